@@ -45,7 +45,10 @@ class Unlock:
 
 @dataclass(frozen=True, slots=True)
 class OrderSent:
-    """The last byte of the order's frame was handed to the port at `at` (monotonic seconds)."""
+    """The last byte of the order's frame was handed to the port at `at` (monotonic seconds).
+
+    Once per order, at its first transmission. A driver puts the time of its `tick`; the bus
+    replaces it by the time at which the write had drained, and drops it when the write failed."""
 
     order_id: int
     at: float
@@ -111,13 +114,17 @@ class Driver(Protocol):
     def feed(self, data: bytes, now: float) -> None: ...
 
     def gap(self, now: float) -> None:
-        """The line fell silent inside a frame: whatever is half received is noise."""
+        """The line fell silent inside a frame: whatever is half received is noise.
+
+        From the deadline of the outstanding reply on, `gap` and `feed` also end the wait
+        (`busy` turns false), so that a silent device costs its neighbours one slot only."""
 
     def lost(self, why: str) -> None:
         """The port is gone: fail what is outstanding as *unknown*, forget read-backs."""
 
     def next_deadline(self) -> float | None:
-        """When `tick` wants to be called next, even without bytes; None = whenever idle."""
+        """When `tick` wants to be called next, even without bytes; None = whenever idle. While
+        `busy`: when the wait for the reply is over (never None)."""
 
     def events(self) -> Sequence[Event]:
         """What happened since the last call, oldest first; empties the list."""

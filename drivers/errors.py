@@ -21,3 +21,7 @@ class PeerFault(LockError, ValueError):
 
 class OrderExpired(LockError, TimeoutError):
     """The order's time was up before it could be sent. Nothing was sent: never unlock late."""
+
+
+class BadOrder(LockError, ValueError):
+    """The order itself makes no sense (no such output, no such pulse). Nothing was sent."""
