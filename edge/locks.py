@@ -8,9 +8,8 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from drivers.base import (
     Event,
@@ -32,10 +31,7 @@ ORDER_VALID_S = 2.0
 log = logging.getLogger("edge.locks")
 
 
-class OrderQueue(Protocol):
-    """The bus: False when its queue is full."""
-
-    def unlock(self, device: str, order: Unlock) -> bool: ...
+Send = Callable[[str, Unlock], bool]  # (device, order) to its bus; False when its queue is full
 
 
 @dataclass
@@ -43,7 +39,6 @@ class _Door:
     device: str
     output: int
     pulse_s: float
-    bus: OrderQueue
     state: DoorState = field(default_factory=DoorState)
     failed_mono: float = float("-inf")
 
@@ -60,16 +55,14 @@ class Locks:
     def __init__(
         self,
         config: Config,
-        buses: Mapping[str, OrderQueue],
+        send: Send,
         post: Callable[[AccessEvent], object],
         clock: Clock,
         on_sent: Callable[[DoorId, float], None],
     ) -> None:
-        self._clock, self._post, self._on_sent = clock, post, on_sent
-        bus_of = {device.id: buses[device.bus] for device in config.device}
+        self._order, self._clock, self._post, self._on_sent = send, clock, post, on_sent
         self._doors = {
-            DoorId(door.id): _Door(door.device, door.output, door.pulse_s, bus_of[door.device])
-            for door in config.door
+            DoorId(door.id): _Door(door.device, door.output, door.pulse_s) for door in config.door
         }
         self._orders: dict[int, _Order] = {}
         self._numbers = itertools.count(1)
@@ -106,7 +99,7 @@ class Locks:
         door, number = self._doors[name], next(self._numbers)
         order = Unlock(number, door.output, output.pulse_s, valid_until=now + ORDER_VALID_S)
         self._orders[number] = _Order(name, taken_mono)
-        if not door.bus.unlock(door.device, order):
+        if not self._order(door.device, order):
             self._failed(number, "the bus has too many orders waiting")
 
     # --- bus threads ---
