@@ -4,7 +4,8 @@ A pack is a folder with `pack.json` (insightface owns the name `manifest.json`).
 that can steer a model, by SHA-256; `load_pack` checks all of them at every start. A face pack may
 carry the pack of its attack check in `pad/`. Whatever is wrong is a `ModelError` of one line: what,
 where, what to do. Nothing here ever runs a model, downloads one, or knows an embedding size by
-heart; onnx and insightface are imported only to look into a folder that has no `pack.json`.
+heart; onnx and insightface are imported only to look into a folder that has no `pack.json`, or
+into the files of one (`edge.modelfile`).
 """
 
 from __future__ import annotations
@@ -12,38 +13,30 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path, PurePosixPath
+from functools import partial
+from io import FileIO
+from pathlib import Path
 from typing import IO, Annotated, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    StringConstraints,
-    TypeAdapter,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
+from edge.modelfile import ModelError as ModelError
+from edge.modelfile import ModelFile, roles
 from edge.terms import ModelId
 
 MANIFEST = "pack.json"
-# Every other file must be listed: ONNX weights may lie in a second file of any name, and
-# insightface's own manifest.json chooses which model runs.
-DOCUMENTS = frozenset({"", ".md", ".txt", ".license"})
+THEIR_MANIFEST = "manifest.json"  # with it insightface picks models and preprocessing by itself
+# Every other file must be listed: ONNX weights may lie in a second file.
+DOCUMENTS = frozenset({"", ".md", ".txt", ".license", ".json"})
 # The largest public InsightFace packs are about 330 MB (buffalo_l) and 410 MB (antelopev2), with
 # five files each.
 INSTALL_CAP_BYTES = 1 << 30
 INSTALL_CAP_FILES = 200
-SCRFD_STRIDE_PX = 32  # the coarsest feature map of the detector family
 FACE_THRESHOLD = 0.35
 FACE_THRESHOLD_REASON = (
     "cosine default for ArcFace-family recognisers, chosen before any test photo was looked at: "
@@ -51,17 +44,16 @@ FACE_THRESHOLD_REASON = (
     "small backbones, and everyday genuine scores lie above; to be replaced by `edge calibrate`"
 )
 PAD_THRESHOLD_REASON = "even odds between live and all attacks together; not calibrated"
-# An attack check tells a handful of classes apart, an embedding has at least dozens of numbers.
-PAD_MAX_CLASSES = 8
+# A plain relative POSIX path: no way out, no drive, nothing hidden.
+_PART = r"[^\x00-\x1f\\/:.][^\x00-\x1f\\/:]*"
+_INSIDE = re.compile(f"{_PART}(/{_PART})*")
 
 LicenceState = Literal["free", "research_only", "commercial", "unknown"]
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Text = Annotated[str, StringConstraints(min_length=1)]
-
-
-class ModelError(ValueError):
-    """A model pack is missing, altered, broken or unfit: one line, what / where / what to do."""
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+FileName = Annotated[str, Field(pattern=f"^{_INSIDE.pattern}$")]
+Side = Annotated[int, Field(gt=0, multiple_of=32)]  # 32 px: SCRFD's coarsest feature map
+Text = Annotated[str, Field(min_length=1)]
 
 
 class _Manifest(BaseModel):
@@ -71,19 +63,12 @@ class _Manifest(BaseModel):
 
     name: Name
     version: Text
-    files: dict[str, Sha256] = Field(min_length=1)  # path inside the pack -> SHA-256
+    files: dict[FileName, Sha256] = Field(min_length=1)  # path inside the pack -> SHA-256
     threshold_reason: Text
     licence: Text
     licence_state: LicenceState
     about: str
-    _path: Path = PrivateAttr(default=Path())
-
-    @field_validator("files")
-    @classmethod
-    def _inside(cls, files: dict[str, str]) -> dict[str, str]:
-        if bad := [name for name in files if not _is_inside(name)]:
-            raise ValueError(f"{bad[0]!r} is not a path inside the pack")
-        return files
+    _path: Path = Path()
 
     @property
     def path(self) -> Path:
@@ -105,9 +90,7 @@ class PadPack(_Manifest):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.live_class >= len(self.classes):
-            raise ValueError(
-                f"live_class {self.live_class} is beyond the {len(self.classes)} classes"
-            )
+            raise ValueError(f"live_class is beyond the {len(self.classes)} classes")
         if sum(name.endswith(".onnx") for name in self.files) != 1:
             raise ValueError("files must list exactly one .onnx")
         return self
@@ -123,15 +106,8 @@ class FacePack(_Manifest):
     kind: Literal["face"]
     embedding_size: int = Field(gt=0)
     threshold: float = Field(gt=0, lt=1)  # cosine from which two faces are one person
-    detector_size: tuple[int, int]  # width, height in pixels
-    _pad: PadPack | None = PrivateAttr(default=None)
-
-    @field_validator("detector_size")
-    @classmethod
-    def _strides(cls, size: tuple[int, int]) -> tuple[int, int]:
-        if any(side <= 0 or side % SCRFD_STRIDE_PX for side in size):
-            raise ValueError(f"must be positive multiples of {SCRFD_STRIDE_PX}")
-        return size
+    detector_size: tuple[Side, Side]  # width, height in pixels
+    _pad: PadPack | None = None
 
     @property
     def pad(self) -> PadPack | None:
@@ -146,28 +122,17 @@ _PACK: TypeAdapter[Pack] = TypeAdapter(Annotated[Pack, Field(discriminator="kind
 def load_pack(directory: Path) -> Pack:
     """The pack in `directory`, every file checked against its SHA-256. ModelError otherwise."""
     pack = _read(directory)
-    for fault in _faults(pack):
-        raise ModelError(fault)
-    if isinstance(pack, FacePack) and (directory / "pad").is_dir():
-        pad = load_pack(directory / "pad")
-        if not isinstance(pad, PadPack):
-            raise ModelError(
-                f"{directory / 'pad'}: is not of kind pad; move it out of the face pack"
-            )
-        pack._pad = pad
+    if faults := _faults(pack):
+        raise ModelError(faults[0])
     return pack
 
 
 def verify(directory: Path) -> list[str]:
     """Everything that is wrong with the pack in `directory`, a line each; empty when sound."""
     try:
-        pack = _read(directory)
+        return _faults(_read(directory))
     except ModelError as error:
         return [str(error)]
-    faults = list(_faults(pack))
-    if isinstance(pack, FacePack) and (directory / "pad").is_dir():
-        faults += verify(directory / "pad")
-    return faults
 
 
 def list_packs(root: Path) -> dict[str, Pack | ModelError]:
@@ -184,7 +149,7 @@ def list_packs(root: Path) -> dict[str, Pack | ModelError]:
 
 def model_id(pack: FacePack) -> ModelId:
     """Which recogniser made a template: templates of two recognisers are never compared."""
-    _, recogniser = _roles(pack.path, sorted(pack.files))
+    _, recogniser = roles(pack.path, pack.files)
     return ModelId(pack.files[recogniser][:16])
 
 
@@ -194,11 +159,13 @@ def describe(directory: Path, name: str | None = None) -> Pack:
     Lists only what is needed: the detector and the recogniser that insightface would take (an
     estimator of age or sex has no business at a door), or the one attack model.
     """
-    onnx_files = sorted(path.name for path in directory.glob("*.onnx"))
-    attack = [file for file in onnx_files if _Graph(directory / file).role == "pad"]
-    if onnx_files and onnx_files == attack:
-        return _describe_pad(directory, attack, name)
-    return _describe_face(directory, onnx_files, name)
+    _refuse_theirs(directory)
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", name or directory.resolve().name).strip("._-") or "pack"
+    names = sorted(path.name for path in directory.glob("*.onnx"))
+    attack_only = names and all(ModelFile(directory / n).role == "pad" for n in names)
+    pack = (_describe_pad if attack_only else _describe_face)(directory, names, name[:64])
+    pack._path = directory
+    return pack
 
 
 def install(source: Path, root: Path) -> Path:
@@ -218,6 +185,7 @@ def install(source: Path, root: Path) -> Path:
 
 def _read(directory: Path) -> Pack:
     manifest = directory / MANIFEST
+    _refuse_theirs(directory)
     try:
         pack = _PACK.validate_json(manifest.read_bytes())
     except FileNotFoundError:
@@ -230,140 +198,80 @@ def _read(directory: Path) -> Pack:
         where = ".".join(str(part) for part in first["loc"][1:]) or "the whole file"
         raise ModelError(f"{manifest}: {where}: {first['msg']}; correct it") from None
     pack._path = directory
+    if isinstance(pack, FacePack) and (directory / "pad").is_dir():
+        pad = _read(directory / "pad")
+        if not isinstance(pad, PadPack):
+            raise ModelError(f"{pad.path}: is not of kind pad; take it out of the face pack")
+        pack._pad = pad
     return pack
 
 
-def _faults(pack: Pack) -> Iterator[str]:
-    """Missing, altered and unlisted files of one folder (`pad/` of a face pack aside)."""
+def _refuse_theirs(directory: Path) -> None:
+    if (file := directory / THEIR_MANIFEST).exists():
+        todo = "use a pack without it"
+        raise ModelError(f"{file}: insightface's own manifest would choose the models; {todo}")
+
+
+def _faults(pack: Pack) -> list[str]:
+    """Missing, altered and unlisted files of a pack and of the attack check inside it."""
+    pad = pack.pad if isinstance(pack, FacePack) else None
+    found = {p.relative_to(pack.path).as_posix(): p for p in sorted(pack.path.rglob("*"))}
+    known = {MANIFEST, *pack.files}
+    strange = [n for n, p in found.items() if p.is_file() and n not in known and not _document(p)]
+    try:
+        bad = [n for n, digest in pack.files.items() if _sha256(pack.path / n) != digest]
+    except OSError as error:
+        return [f"{error.filename}: cannot be read: {error.strerror}; correct its permissions"]
+    if pad:
+        strange = [n for n in strange if not n.startswith("pad/")]
     again = "remove the folder and install the pack again"
-    for name, expected in pack.files.items():
-        file = pack.path / name
-        if not file.is_file():
-            yield f"{file}: is missing; {again}"
-        elif _sha256(file) != expected:
-            yield f"{file}: was altered, its SHA-256 is not the one in {MANIFEST}; {again}"
-    for file in sorted(pack.path.rglob("*")):
-        name = file.relative_to(pack.path).as_posix()
-        theirs = isinstance(pack, FacePack) and name.startswith("pad/")
-        known = theirs or name == MANIFEST or name in pack.files
-        if file.is_file() and not known and file.suffix.lower() not in DOCUMENTS:
-            yield f"{file}: is not listed in {MANIFEST}; remove it, or list it with its SHA-256"
+    faults = [f"{pack.path / n}: {'altered' if n in found else 'missing'}; {again}" for n in bad]
+    todo = f"not listed in {MANIFEST}; remove it, or list it with its SHA-256"
+    faults += [f"{found[n]}: {todo}" for n in strange]
+    return faults + (_faults(pad) if pad else [])
+
+
+def _document(file: Path) -> bool:
+    return file.suffix.lower() in DOCUMENTS
 
 
 def _sha256(file: Path) -> str:
-    try:
-        with file.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise ModelError(f"{file}: cannot be read: {error.strerror}") from error
+    """In hex; empty without the file."""
+    if not file.is_file():
+        return ""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _is_inside(name: str) -> bool:
-    """True for a plain relative POSIX path: no way out, no drive, no odd bytes, nothing hidden."""
-    parts = name.split("/")
-    return all(p and not p.startswith(".") and p.isprintable() for p in parts) and not (
-        set(name) & set("\\:")
-    )
-
-
-class _Graph:
-    """What one ONNX file says of its first input and its outputs; a dynamic dimension is 0."""
-
-    def __init__(self, file: Path) -> None:
-        import onnx
-
-        try:
-            graph = onnx.load(str(file), load_external_data=False).graph
-        except Exception as error:  # the parser's errors have no common class
-            raise ModelError(f"{file}: is not an ONNX model; get the pack again") from error
-        if any(i.data_location == onnx.TensorProto.EXTERNAL for i in graph.initializer):
-            raise ModelError(f"{file}: keeps weights in another file; write a {MANIFEST} by hand")
-        weights = {initializer.name for initializer in graph.initializer}
-        self.inputs = [self._dims(v) for v in graph.input if v.name not in weights]
-        self.outputs = [self._dims(v) for v in graph.output]
-
-    @staticmethod
-    def _dims(value: object) -> list[int]:
-        shape = value.type.tensor_type.shape  # type: ignore[attr-defined]  # protobuf
-        return [int(dim.dim_value) for dim in shape.dim]
-
-    @property
-    def role(self) -> Literal["detector", "recogniser", "pad", "other"]:
-        """As insightface routes a file: by the number of outputs and the size of the input."""
-        if len(self.outputs) >= 5:
-            return "detector"
-        sides = self.inputs[0][2:4] if self.inputs else []
-        one = len(self.inputs) == len(self.outputs) == 1 and len(sides) == 2
-        if not one or sides[0] != sides[1] or sides[0] < 112 or sides[0] % 16 or sides[0] == 192:
-            return "other"  # 192: landmarks
-        return "pad" if 0 < self.outputs[0][-1] <= PAD_MAX_CLASSES else "recogniser"
-
-
-def _roles(directory: Path, names: list[str]) -> tuple[str, str]:
-    """The names of detector and recogniser: by insightface's manifest, else the first by name."""
-    if (directory / "manifest.json").is_file():
-        from insightface.model_zoo import package_manifest as theirs
-
-        try:
-            if theirs.has_model_package_manifest(directory):
-                package = theirs.load_model_package(directory)
-                return package.task("detection").file, package.task("recognition").file
-        except (ValueError, TypeError, OSError) as error:
-            raise ModelError(
-                f"{directory / 'manifest.json'}: {error}; get the pack again"
-            ) from error
-    roles: dict[str, str] = {}
-    for name in names:
-        if name.endswith(".onnx"):
-            roles.setdefault(_Graph(directory / name).role, name)
-    for role in ("detector", "recogniser"):
-        if role not in roles:
-            raise ModelError(f"{directory}: has no {role} (.onnx); is this a model pack?")
-    return roles["detector"], roles["recogniser"]
-
-
-def _describe_face(directory: Path, names: list[str], name: str | None) -> FacePack:
-    detector, recogniser = _roles(directory, names)
-    size = _Graph(directory / recogniser).outputs[0][-1]
+def _describe_face(directory: Path, names: list[str], pack_name: str) -> FacePack:
+    detector, recogniser = roles(directory, names)
+    size = ModelFile(directory / recogniser).outputs[0][-1]
     if not size:
-        todo = f"write a {MANIFEST} by hand"
-        raise ModelError(f"{directory / recogniser}: does not say its embedding size; {todo}")
-    height, width = _Graph(directory / detector).inputs[0][2:4]
-    own = [n for n in ("manifest.json",) if (directory / n).is_file()]
-    files = {n: _sha256(directory / n) for n in (detector, recogniser, *own)}
-    name = _name(directory, name)
-    licence, state = _licence(directory, name)
-    pack = FacePack(
-        kind="face", name=name, version=files[recogniser][:8], files=files, embedding_size=size,
-        threshold=FACE_THRESHOLD, threshold_reason=FACE_THRESHOLD_REASON,
+        file = directory / recogniser
+        raise ModelError(f"{file}: hides its embedding size; write a {MANIFEST} by hand")
+    height, width = ModelFile(directory / detector).inputs[0][2:4]
+    files = {name: _sha256(directory / name) for name in (detector, recogniser)}
+    licence, state = _licence(directory, pack_name)
+    return FacePack(
+        kind="face", name=pack_name, version=files[recogniser][:8], files=files,
+        embedding_size=size, threshold=FACE_THRESHOLD, threshold_reason=FACE_THRESHOLD_REASON,
         detector_size=(width, height) if width and height else (640, 640),
         licence=licence, licence_state=state, about="described from the files themselves",
     )  # fmt: skip
-    pack._path = directory
-    return pack
 
 
-def _describe_pad(directory: Path, names: list[str], name: str | None) -> PadPack:
-    if len(names) != 1 or _Graph(directory / names[0]).outputs[0][-1] != 3:
-        what = (
-            "only a single attack model of three classes (live, print, replay) is known by itself"
-        )
+def _describe_pad(directory: Path, names: list[str], pack_name: str) -> PadPack:
+    if len(names) != 1 or ModelFile(directory / names[0]).outputs[0][-1] != 3:
+        what = "only one attack model of three classes (live, print, replay) goes without saying"
         raise ModelError(f"{directory}: {what}; write a {MANIFEST} by hand")
     files = {names[0]: _sha256(directory / names[0])}
-    pack = PadPack(
-        kind="pad", name=_name(directory, name), version=files[names[0]][:8], files=files,
+    return PadPack(
+        kind="pad", name=pack_name, version=files[names[0]][:8], files=files,
         crop_scale=1.5, colour="rgb", scale=1 / 255, live_class=0,
         classes=("live", "print", "replay"), threshold=0.5, threshold_reason=PAD_THRESHOLD_REASON,
         licence="the files do not say", licence_state="unknown",
         about="crop, colour, scale and order of classes are assumed: try photos of each class",
     )  # fmt: skip
-    pack._path = directory
-    return pack
-
-
-def _name(directory: Path, name: str | None) -> str:
-    cleaned = re.sub(r"[^A-Za-z0-9._-]+", "-", name or directory.resolve().name).lstrip(".-_")
-    return cleaned[:64] or "pack"
 
 
 def _licence(directory: Path, name: str) -> tuple[str, LicenceState]:
@@ -372,11 +280,8 @@ def _licence(directory: Path, name: str) -> tuple[str, LicenceState]:
     from insightface.model_zoo.model_license import inspect_model_package_license
 
     found = inspect_model_package_license(directory, expected_model_id=name)
-    states: dict[str, LicenceState] = {
-        "verified_commercial": "commercial",
-        "verified_non_commercial": "research_only",
-        "default_non_commercial": "research_only",
-    }
+    states: dict[str, LicenceState] = {"verified_commercial": "commercial"}
+    states["verified_non_commercial"] = states["default_non_commercial"] = "research_only"
     return f"InsightFace model licence: {found.message}", states.get(found.status, "unknown")
 
 
@@ -387,101 +292,68 @@ def _stage(source: Path, folder: Path) -> Pack:
     for part, its_name in ((folder / "pad", f"{name}-pad"), (folder, name)):
         if part.is_dir() and not (part / MANIFEST).exists():
             pack = describe(part, its_name)
-            for file in part.glob("*"):
-                if file.is_file() and file.name not in pack.files:
-                    _drop_unless_document(file)
+            for file in part.iterdir():
+                if file.is_file() and file.name not in pack.files and not _document(file):
+                    file.unlink()
             (part / MANIFEST).write_text(pack.model_dump_json(indent=2) + "\n")
     return load_pack(folder)
-
-
-def _drop_unless_document(file: Path) -> None:
-    if file.suffix.lower() not in DOCUMENTS:
-        file.unlink()
 
 
 def _settle(pack: Pack, root: Path) -> Path:
     """Move a checked pack to its place: one rename, after everything has reached the disk."""
     target = root / pack.name
     if target.exists():
-        there = load_pack(target)
-        if there == pack and getattr(there, "pad", None) == getattr(pack, "pad", None):
+        if _content(load_pack(target)) == _content(pack):
             return target
         todo = "remove that folder first, or give the new one another name"
         raise ModelError(f"{target}: a different pack of this name is installed; {todo}")
-    for folder in (pack.path, *(p for p in pack.path.rglob("*") if p.is_dir())):
-        folder.chmod(0o755)
-        _sync(folder)
+    os.sync()
     pack.path.rename(target)
-    _sync(root)
     return target
 
 
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _content(pack: Pack) -> list[dict[str, object]]:
+    parts = (pack, pack.pad if isinstance(pack, FacePack) else None)
+    return [part.model_dump() for part in parts if part]
 
 
 def _unpack(source: Path, folder: Path) -> None:
-    """Copy the files of a ZIP (less its one top folder, if any) or of a folder."""
+    """Copy the files of a folder, or of a ZIP less its one top folder, within the caps."""
     with ExitStack() as stack:
         members = _members(source, stack)
-        tops = {name.split("/")[0] for name in members}
-        if source.is_file() and len(tops) == 1 and all("/" in name for name in members):
-            members = {name.split("/", 1)[1]: opener for name, opener in members.items()}
         if not 0 < len(members) <= INSTALL_CAP_FILES:
             raise ModelError(f"{source}: has {len(members)} files; is this a model pack?")
+        tops = {name.split("/")[0] for name in members if "/" in name}
+        wrapped = source.is_file() and len(tops) == 1 and all("/" in name for name in members)
         left = INSTALL_CAP_BYTES
         for name, opener in members.items():
-            target = folder / PurePosixPath(name)
+            target = folder / (name.split("/", 1)[1] if wrapped else name)
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
-                with opener() as stream:
-                    left -= _copy(stream, target, left)
+                with opener() as stream, target.open("xb") as out:
+                    while chunk := stream.read(min(left + 1, 1 << 20)):
+                        left -= out.write(chunk)
+                        if left < 0:  # counted here: an archive's index can lie
+                            todo = f"a pack may have {INSTALL_CAP_BYTES >> 20} MiB"
+                            raise ModelError(f"{source}: {name}: too many bytes; {todo}")
             except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError) as error:
                 raise ModelError(f"{source}: {name}: {error}; get the file again") from error
 
 
 def _members(source: Path, stack: ExitStack) -> dict[str, Callable[[], IO[bytes]]]:
-    """What is to be copied: path inside the pack -> opener. Hidden files are left out."""
+    """What is to be copied: path inside `source` -> opener. Hidden files are left out."""
     if source.is_dir():
-        files = {p.relative_to(source).as_posix(): p for p in sorted(source.rglob("*"))}
-        return {
-            name: lambda file=file: file.open("rb")  # type: ignore[misc]
-            for name, file in files.items()
-            if file.is_file() and _is_inside(name)
-        }
+        files = {p.relative_to(source).as_posix(): p for p in source.rglob("*") if p.is_file()}
+        return {n: partial(FileIO, p) for n, p in files.items() if _INSIDE.fullmatch(n)}
     try:
         archive = stack.enter_context(zipfile.ZipFile(source))
     except zipfile.BadZipFile as error:
         raise ModelError(f"{source}: is neither a folder nor a ZIP; get the file again") from error
-    names = [e for e in archive.namelist() if not e.endswith("/") and not _is_junk(e)]
+    junk = ("/", ".DS_Store")
+    names = [n for n in archive.namelist() if not n.endswith(junk) and n[:9] != "__MACOSX/"]
     for name in names:
-        if not _is_inside(name):
+        if not _INSIDE.fullmatch(name):
             raise ModelError(
-                f"{source}: entry {name!r} leads out of the pack; do not use this file"
+                f"{source}: entry {name!r} is no plain path inside the pack; do not use it"
             )
-    return {name: lambda name=name: archive.open(name) for name in names}  # type: ignore[misc]
-
-
-def _is_junk(entry: str) -> bool:
-    """What desktop systems add to archives."""
-    return entry.startswith("__MACOSX/") or entry.rsplit("/", 1)[-1] in {".DS_Store", "Thumbs.db"}
-
-
-def _copy(stream: IO[bytes], target: Path, left: int) -> int:
-    """Bytes copied and on disk; ModelError beyond `left` (whatever the archive's index claims)."""
-    copied = 0
-    with target.open("xb") as out:
-        while chunk := stream.read(1 << 20):
-            copied += len(chunk)
-            if copied > left:
-                todo = f"a pack may have {INSTALL_CAP_BYTES >> 20} MiB"
-                raise ModelError(f"{target.name}: unpacks to too many bytes; {todo}")
-            out.write(chunk)
-        out.flush()
-        os.fsync(out.fileno())
-    target.chmod(0o644)
-    return copied
+    return {name: partial(archive.open, name) for name in names}
