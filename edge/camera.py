@@ -24,6 +24,7 @@ DEFAULT_FPS = 15.0  # for a folder, and for a video that does not say
 MAX_FPS = 120.0
 BACKOFF_FIRST_S = 0.25
 BACKOFF_MAX_S = 2.0  # a camera is to be back within 3 s of its return
+TICK_S = 1.0  # the watchdog hears of a slow camera at least this often
 PICTURES = frozenset({".jpg", ".jpeg", ".png"})
 MAX_PICTURE_BYTES = 32 << 20  # a 50-megapixel JPEG has about 20 MB
 
@@ -45,6 +46,10 @@ class Frame:
 
 class Absent(Exception):
     """The source gives no picture now; the text says why."""
+
+
+class Ended(Absent):
+    """The last picture has been given; the source is kept, so it does not start again."""
 
 
 class Unreadable(Absent):
@@ -139,7 +144,7 @@ class Video:
         import cv2
 
         if not self._loop:
-            raise Absent(f"{self.file} has ended")
+            raise Ended(f"{self.file} has ended")
         if not (self._capture.set(cv2.CAP_PROP_POS_FRAMES, 0) and self._capture.grab()):
             raise Absent(f"{self.file}: cannot be played from its start again")
 
@@ -208,11 +213,18 @@ class Camera:
                 period = 1 / source.fps if source else pause
             except Absent as why:
                 self.state = f"no_picture: {why}"
-                _drop(source)
-                source, period, pause = None, pause, min(2 * pause, BACKOFF_MAX_S)
+                period, pause = pause, min(2 * pause, BACKOFF_MAX_S)
+                if not isinstance(why, Ended):
+                    _drop(source)
+                    source = None
             # At most one period, so that a steered clock cannot hold the thread.
-            self._stop.wait(min(max(began + period - self._clock.mono(), 0.0), period))
+            self._wait(min(began + period - self._clock.mono(), period))
         _drop(source)
+
+    def _wait(self, seconds: float) -> None:
+        while seconds > 0 and not self._stop.wait(min(seconds, TICK_S)):
+            seconds -= TICK_S
+            self.ticked_mono = self._clock.mono()
 
     def _deliver(self, image: Image, taken_mono: float) -> None:
         image.flags.writeable = False

@@ -127,6 +127,16 @@ def load_pack(directory: Path) -> Pack:
     return pack
 
 
+def face_packs(face: Path, pad: Path | None) -> tuple[FacePack, PadPack | None]:
+    """What a gate runs: the face pack, and the attack check at `pad`, else the one it carries."""
+    pack, check = load_pack(face), load_pack(pad) if pad else None
+    if not isinstance(pack, FacePack):
+        raise ModelError(f"{face}: is not of kind face; name a face pack here")
+    if isinstance(check, FacePack):
+        raise ModelError(f"{pad}: is not of kind pad; name a presentation-attack pack here")
+    return pack, check or pack.pad
+
+
 def verify(directory: Path) -> list[str]:
     """Everything that is wrong with the pack in `directory`, a line each; empty when sound."""
     try:

@@ -55,6 +55,19 @@ def test_a_sound_face_pack_loads_with_its_attack_check(tmp_path: Path) -> None:
     assert verify(folder) == []
 
 
+def test_a_gate_takes_the_named_attack_check_else_the_packs_own(tmp_path: Path) -> None:
+    folder = tiny.face_pack(tmp_path / "p")
+    assert models.face_packs(folder, None)[1] is None
+    tiny.pad_pack(folder / "pad")
+    other = tiny.pad_pack(tmp_path / "other", name="other")
+    for named, name in ((None, "tiny-pad"), (other, "other")):
+        check = models.face_packs(folder, named)[1]
+        assert check is not None
+        assert check.name == name
+    assert "not of kind face" in refused(models.face_packs, other, None)
+    assert "not of kind pad" in refused(models.face_packs, folder, folder)
+
+
 def test_the_model_id_is_the_recognisers_hash_whatever_the_files_are_called(tmp_path: Path) -> None:
     tiny.recogniser(tmp_path / "p/a.onnx")
     tiny.detector(tmp_path / "p/z.onnx")
