@@ -245,8 +245,8 @@ def _decode(file: Path) -> Image:
         raise Unreadable(f"{file.name} is not a picture of up to {MAX_PICTURE_BYTES >> 20} MiB")
     data = np.frombuffer(file.read_bytes(), np.uint8)
     try:
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    except cv2.error:
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    except cv2.error:  # empty, or a header that promises more pixels than OpenCV takes
         image = None
     if image is None:
         raise Unreadable(f"{file.name} is no picture that can be decoded")

@@ -218,16 +218,18 @@ def square(image: Image, box: FloatArray, scale: float) -> Image:
 
 def probabilities(row: FloatArray) -> FloatArray:
     """`row` itself when it is a distribution already, else its softmax."""
-    if row.min() >= 0 and row.max() <= 1 and abs(float(row.sum()) - 1) < 1e-3:
+    if row.min() >= 0 and abs(float(row.sum()) - 1) < 1e-3:
         return row
     powers = np.exp(row - row.max())
     return np.asarray(powers / powers.sum(), np.float32)
 
 
 def _load_app(pack: FacePack, size: tuple[int, int]) -> FaceAnalysis:
+    if not pack.path.is_dir():  # the library would take the path for a name, and download it
+        raise ModelError(f"{pack.path}: is gone; install the pack again")
     try:
         app = FaceAnalysis(
-            name=str(pack.path),  # an existing folder: never downloads
+            name=str(pack.path),
             allowed_modules=["detection", "recognition"],
             providers=["CPUExecutionProvider"],
             sess_options=_options(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -231,25 +232,26 @@ def test_a_doubtful_case_below_the_threshold_is_an_attack_of_the_likeliest_kind(
 
 def test_a_threshold_above_the_decisive_mark_still_rules(tmp_path: Path) -> None:
     engine = faces.Faces(face_pack(tmp_path / "f"), pad_pack(tmp_path / "p", threshold=0.99))
-    found, count = views(engine, painted(0, 0, 90), detected(50, 40, 70, 60))
-    assert 0.9 < found.live_probability < 0.99
+    found, count = views(engine, painted(0, 0, 110), detected(50, 40, 70, 60))
+    assert 0.95 < found.live_probability < 0.99
     assert (found.verdict, count) == ("attack", 6)
 
 
-def test_the_mean_of_the_views_decides_not_the_first(engine: Any) -> None:
-    """A frame edge that only the wider crops reach: each view is another probability."""
-    image = painted(0, 0, 0)
-    image[:, :64] = (0, 128, 0)
-    image[:, 64:] = (0, 0, 150)
+def test_the_mean_of_six_different_views_decides_not_the_first(engine: Any) -> None:
+    image = painted(0, 60, 0)
+    image[:, 60:] = (0, 60, 100)
+    image[:, 80:] = (0, 90, 30)
     face = detected(44, 38, 84, 58)
     rows = [
         engine._pad._look(image, face.box, zoom, mirrored=mirrored)
         for zoom in faces.VIEW_SCALES
         for mirrored in (False, True)
     ]
+    assert len({round(float(row[0]), 5) for row in rows}) == 6
     found, count = views(engine, image, face)
     assert count == 6
     assert found.live_probability == pytest.approx(np.mean(rows, axis=0)[0], abs=1e-6)
+    assert found.live_probability != pytest.approx(float(rows[2][0]), abs=1e-3)
 
 
 def test_the_crop_is_square_centred_and_black_beyond_the_frame() -> None:
@@ -325,6 +327,13 @@ def test_a_file_that_does_not_load_is_one_line(tmp_path: Path, name: str) -> Non
         faces.Faces(pack, None)
     assert "\n" not in str(caught.value)
     assert "does not load" in str(caught.value)
+
+
+def test_a_pack_that_is_gone_is_not_downloaded(tmp_path: Path) -> None:
+    pack = face_pack(tmp_path / "p")
+    shutil.rmtree(tmp_path / "p")
+    with pytest.raises(ModelError, match="is gone"):
+        faces.Faces(pack, None)
 
 
 SILENT = """

@@ -88,17 +88,22 @@ def recogniser(file: Path, size: int = EMBEDDING_SIZE, seed: int = 0) -> Path:
 
 
 def attack_check(file: Path, side: int = 128, softmax: bool = False) -> Path:
-    """Classes (live, print, replay) by mean red, green, blue: 10 x each, as logits or softmax."""
-    eye = 10 * np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1)
+    """Classes (live, print, replay) by mean red, green, blue: 10 x each, as logits or softmax.
+
+    The left half weighs three times the right one, so a mirrored view is another view.
+    """
+    weights = np.zeros((3, 3, side, side), np.float32)
+    for colour in range(3):
+        weights[colour, colour, :, : side // 2] = 15 / side**2
+        weights[colour, colour, :, side // 2 :] = 5 / side**2
     nodes = [
-        helper.make_node("GlobalAveragePool", ["x"], ["p"]),
-        helper.make_node("Conv", ["p", "w"], ["c"]),
+        helper.make_node("Conv", ["x", "w"], ["c"]),
         helper.make_node("Flatten", ["c"], ["logits"]),
     ]
     if softmax:
         nodes.append(helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1))
     out = _value("probabilities" if softmax else "logits", [1, 3])
-    return _save(file, nodes, [_value("x", [1, 3, side, side])], [out], {"w": eye})
+    return _save(file, nodes, [_value("x", [1, 3, side, side])], [out], {"w": weights})
 
 
 def bare_face(folder: Path, **sizes: Any) -> Path:
