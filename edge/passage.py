@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,11 +43,13 @@ class Verdict(Protocol):
 
 
 class FaceEngine(Protocol):
-    """Detector, recogniser and presentation-attack check; images are HxWx3 uint8 BGR."""
+    """Detector, recogniser and presentation-attack check; images are HxWx3 uint8 BGR.
+
+    A face is whatever `detect` returned, handed back to the same engine."""
 
     def detect(self, image: NDArray[np.uint8]) -> Sequence[Face]: ...
-    def embed(self, image: NDArray[np.uint8], face: Face) -> Vector: ...
-    def liveness(self, image: NDArray[np.uint8], face: Face) -> Verdict: ...
+    def embed(self, image: NDArray[np.uint8], face: Any) -> Vector: ...
+    def liveness(self, image: NDArray[np.uint8], face: Any) -> Verdict: ...
 
 
 class Frame(Protocol):
