@@ -8,6 +8,7 @@ Name a port by /dev/serial/by-id or by-path: after a re-plug ttyUSB0 may be anot
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import termios
@@ -65,6 +66,8 @@ class SerialPort:
 
 def _reason(fault: BaseException) -> str:
     number = getattr(fault, "errno", None)
+    if number == errno.EAGAIN:  # flock(2)
+        return "another process has it"
     return os.strerror(number) if isinstance(number, int) else str(fault.args[-1])
 
 

@@ -500,6 +500,18 @@ def test_settling_keeps_a_running_pulse_and_nothing_that_reads_locked(untimed: D
     assert desk.next().bits == tuple(n == 2 for n in range(8))
 
 
+def test_settling_never_unlocks_what_a_failed_order_left_locked(untimed: Desk) -> None:
+    desk = untimed
+    desk.order(output=2, seconds=30.0)
+    for _ in range(2):
+        desk.unlock_request()
+        desk.silence()
+        desk.answer_read(())
+    assert isinstance(desk.error(), LockTimeout)
+    desk.answer_read((4,))
+    assert desk.next().bits == (False,) * 8
+
+
 def test_a_fail_safe_lock_is_released_for_the_pulse() -> None:
     desk = Desk(ModbusRelay(ADDRESS, OUTPUTS, 0, fail_safe=True))
     desk.online(tuple(range(8)))  # energised: locked
