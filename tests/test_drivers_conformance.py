@@ -9,16 +9,17 @@ from __future__ import annotations
 import functools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import pytest
+from listening import WAIT_S, Heard
 
 from drivers.base import (
     Driver,
-    Event,
     InputChanged,
     Offline,
     Online,
@@ -35,12 +36,10 @@ from drivers.rs485 import Bus
 from drivers.serialport import open_serial
 from drivers.virtual import Relays, VirtualRelay
 from hil.relayboard import RelayBoard
+from hil.wire import DEVICE, PRODUCT, Faults
 
 BAUD = 115200
-WAIT_S = 5.0  # also the promise: back within 5 s
 PULSE_S = 0.6
-
-E = TypeVar("E", bound=Event)
 
 
 class Board(Protocol):
@@ -51,39 +50,6 @@ class Board(Protocol):
     def mute(self, muted: bool) -> None: ...
     def unplug(self) -> None: ...
     def replug(self) -> None: ...
-
-
-class Heard:
-    """Collects what the bus tells; waits for an event instead of sleeping."""
-
-    def __init__(self) -> None:
-        self.events: list[tuple[str, Event]] = []
-        self._more = threading.Condition()
-
-    def __call__(self, device: str, event: Event) -> None:
-        with self._more:
-            self.events.append((device, event))
-            self._more.notify_all()
-
-    def wait(
-        self, kind: type[E], test: Callable[[E], bool] = lambda _: True, *, after: int = 0
-    ) -> E:
-        """The first such event behind the first `after` events."""
-        with self._more:
-            assert self._more.wait_for(lambda: self._find(kind, test, after), WAIT_S), self.events
-            return self._find(kind, test, after)[0]
-
-    def _find(self, kind: type[E], test: Callable[[E], bool], after: int) -> list[E]:
-        return [e for _, e in self.events[after:] if isinstance(e, kind) and test(e)]
-
-    def end(self, order_id: int) -> OrderDone | OrderFailed:
-        with self._more:
-            assert self._more.wait_for(lambda: self._ends(order_id), WAIT_S), self.events
-            return self._ends(order_id)[0]
-
-    def _ends(self, order_id: int) -> list[OrderDone | OrderFailed]:
-        ends = [e for _, e in self.events if isinstance(e, OrderDone | OrderFailed)]
-        return [e for e in ends if e.order_id == order_id]
 
 
 @dataclass
@@ -166,7 +132,7 @@ def test_sent_is_told_before_done_and_before_the_relay_moved_back(setup: Setup) 
     before = time.monotonic()
     setup.unlock()
     setup.heard.end(1)
-    sent = setup.heard.wait(OrderSent)
+    (sent,) = setup.heard.wait(OrderSent)
     assert before <= sent.at <= setup.board.relays.pulses[0].start_mono + 0.5
     kinds = [type(e) for _, e in setup.heard.events]
     assert kinds.index(OrderSent) < kinds.index(OrderDone)
@@ -208,9 +174,9 @@ def test_relock_ends_a_pulse_early(setup: Setup) -> None:
 
 
 def test_an_input_is_told_when_it_changes(setup: Setup) -> None:
-    setup.heard.wait(InputChanged, lambda e: e == InputChanged(6, False))
+    setup.heard.wait(InputChanged, test=lambda e: e == InputChanged(6, False))
     setup.board.relays.set_input(6, True)
-    setup.heard.wait(InputChanged, lambda e: e == InputChanged(6, True))
+    setup.heard.wait(InputChanged, test=lambda e: e == InputChanged(6, True))
 
 
 def test_a_silent_board_is_offline_unknown_and_served_again(setup: Setup) -> None:
@@ -249,3 +215,76 @@ def test_a_stopped_bus_leaves_no_board_open_that_cannot_lock_itself(
     setup.bus.stop()
     assert setup.board.relays.coils()[4] is line.timed
     assert not setup.bus.unlock("lock", Unlock(2, 0, PULSE_S, time.monotonic() + 2.0))
+
+
+# --- a bad line: pymodbus behind a paced pseudo-terminal ---
+
+
+def order(order_id: int, output: int = 0, *, seconds: float = 3.0) -> Unlock:
+    return Unlock(order_id, output, seconds, time.monotonic() + 2.0)
+
+
+@contextmanager
+def on_the_line(
+    faults: Faults | None = None, outputs: int = 8
+) -> Iterator[tuple[RelayBoard, Bus, Heard]]:
+    heard = Heard()
+    with RelayBoard(BAUD, relays=outputs, faults=faults) as board:
+        bus = Bus(
+            "t",
+            lambda: open_serial(board.port, BAUD),
+            {"lock": ModbusRelay(1, outputs, 0, baud=BAUD, poll_s=30.0)},
+            heard,
+            time.monotonic,
+            BAUD,
+        )
+        bus.start()
+        try:
+            heard.wait(Online)
+            yield board, bus, heard
+        finally:
+            bus.stop()
+
+
+def test_a_lost_echo_is_one_execution() -> None:
+    with on_the_line() as (board, bus, heard):
+        board.wire.lose(8, DEVICE)  # the echo, and nothing else
+        bus.unlock("lock", order(1, seconds=3.0))
+        assert heard.end(1) == OrderDone(1, Outcome.CONFIRMED)
+        assert len(board.pulses) == 1
+
+
+def test_a_lost_order_is_repeated_and_executed_once() -> None:
+    with on_the_line() as (board, bus, heard):
+        board.wire.lose(8, PRODUCT)  # the board never hears it
+        bus.unlock("lock", order(1, seconds=3.0))
+        assert heard.end(1) == OrderDone(1, Outcome.CONFIRMED)
+        assert len(board.pulses) == 1
+
+
+def test_garbage_before_the_echo_is_passed_over() -> None:
+    with on_the_line() as (board, bus, heard):
+        board.wire.inject(b"\x01\x05\x02\xff\x00\x01")
+        bus.unlock("lock", order(1, seconds=3.0))
+        assert isinstance(heard.end(1), OrderDone | OrderFailed)
+        bus.unlock("lock", order(2, output=1, seconds=3.0))
+        assert heard.end(2) == OrderDone(2, Outcome.CONFIRMED)
+        assert [p.output for p in board.pulses].count(1) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_on_a_noisy_line_confirmed_means_executed_and_nothing_runs_twice(seed: int) -> None:
+    """One byte in a hundred is lost or bent. Every order has an output of its own, whose pulse
+    outlives the test."""
+    with on_the_line(Faults(seed, drop=0.005, flip=0.005, delay=0.02), 40) as (board, bus, heard):
+        confirmed = 0
+        for n in range(40):
+            bus.unlock("lock", order(n, output=n, seconds=60.0))
+            end = heard.end(n)
+            ran = [p.output for p in board.pulses].count(n)
+            assert ran <= 1
+            if isinstance(end, OrderDone) and end.outcome is Outcome.CONFIRMED:
+                assert ran == 1
+                confirmed += 1
+        assert confirmed >= 30

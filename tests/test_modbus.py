@@ -1,6 +1,6 @@
-"""Modbus RTU without a wire: published frames, spoilt frames, and what the driver makes of silence.
+"""The relay board driver without a wire: spoilt frames, silence, lost echoes, expiry, relocking.
 
-The driver is driven by hand here: `Desk` plays the bus and the board, and owns the time.
+`Desk` plays the bus and the board, and owns the time.
 """
 
 from __future__ import annotations
@@ -10,12 +10,10 @@ import random
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from desk import ADDRESS, OUTPUTS, Desk
 
 from drivers import rtu
 from drivers.base import (
-    Event,
     InputChanged,
     Offline,
     Online,
@@ -27,84 +25,9 @@ from drivers.base import (
 )
 from drivers.errors import BadOrder, LinkDown, LockTimeout, OrderExpired, PeerFault
 from drivers.modbus import ModbusRelay
-from drivers.rtu import FLASH_OFF, FLASH_ON, READ_COILS, READ_INPUTS, WRITE_COIL, WRITE_COILS, flash
+from drivers.rtu import FLASH_OFF, FLASH_ON, READ_COILS, WRITE_COIL, WRITE_COILS, flash
 
-ADDRESS = 1
-OUTPUTS = 8
 LATE_S = 0.5  # longer than any reply may take at 9600 baud
-
-
-class Desk:
-    """A bus and a board in one hand: asks the driver, answers or not, moves the time."""
-
-    def __init__(self, driver: ModbusRelay) -> None:
-        self.driver = driver
-        self.now = 100.0
-        self.told: list[Event] = []
-        self.sent: list[rtu.Request] = []
-
-    def next(self) -> rtu.Request:
-        """The request that the driver sends when it next wants to; moves the time to it."""
-        if not self.driver.urgent:
-            self.now = max(self.now, self.driver.next_deadline())
-        frame = self.driver.tick(self.now)
-        request = rtu.Request.decode(frame)
-        assert request is not None, f"no request but {frame.hex()!r}"
-        self.sent.append(request)
-        return request
-
-    def hear(self, data: bytes, after: float = 0.02) -> None:
-        self.now += after
-        self.driver.feed(data, self.now)
-
-    def silence(self) -> None:
-        """Nobody answers until the driver's patience is over."""
-        self.now = self.driver.next_deadline()
-        self.driver.gap(self.now)
-        assert not self.driver.busy
-
-    def online(self, unlocked: tuple[int, ...] = ()) -> None:
-        """First contact: the board is read; then nothing is wanted for a while."""
-        self.answer_read(unlocked)
-        if self.driver.capabilities.inputs:
-            request = self.next()
-            self.hear(request.answer([False] * request.value))
-        self.events()
-        self.sent.clear()
-
-    def answer_read(self, energised: tuple[int, ...] = ()) -> None:
-        request = self.next()
-        assert request.function == READ_COILS
-        self.hear(request.answer([n in energised for n in range(request.value)]))
-
-    def order(self, order_id: int = 7, output: int = 0, seconds: float = 3.0) -> Unlock:
-        order = Unlock(order_id, output, seconds, valid_until=self.now + 2.0)
-        self.driver.unlock(order)
-        return order
-
-    def unlock_request(self) -> rtu.Request:
-        request = self.next()
-        assert request.function == WRITE_COIL
-        return request
-
-    def events(self) -> list[Event]:
-        self.told.extend(fresh := list(self.driver.events()))
-        return fresh
-
-    def end(self) -> Event | None:
-        """How the order ended."""
-        self.events()
-        ends = [e for e in self.told if isinstance(e, OrderDone | OrderFailed)]
-        assert len(ends) <= 1, "an order ends once"
-        return ends[0] if ends else None
-
-    def error(self) -> Exception:
-        end = self.end()
-        assert isinstance(end, OrderFailed)
-        return end.error
-
-    def unlocks(self) -> int:
-        return sum(r.function == WRITE_COIL for r in self.sent)
 
 
 @pytest.fixture
@@ -112,100 +35,6 @@ def desk() -> Desk:
     desk = Desk(ModbusRelay(ADDRESS, OUTPUTS, 0))
     desk.online()
     return desk
-
-
-# --- frames ---
-
-
-@pytest.mark.parametrize(
-    ("request_", "published"),
-    [
-        # relay boards' manuals and published command tables
-        (flash(1, 0, 0.7), "010502000007 8DB0"),
-        (rtu.Request(1, WRITE_COIL, 0, 0xFF00), "01050000FF00 8C3A"),
-        (rtu.Request(1, WRITE_COIL, 0, 0x0000), "010500000000 CDCA"),
-        (rtu.Request(1, WRITE_COIL, 1, 0xFF00), "01050001FF00 DDFA"),
-        (rtu.Request(255, WRITE_COIL, 0, 0xFF00), "FF050000FF00 99E4"),
-        (rtu.Request(255, WRITE_COILS, 0, 8, (True,) * 8), "FF0F0000000801FF 301D"),
-        (rtu.Request(255, WRITE_COILS, 0, 8, (False,) * 8), "FF0F000000080100 705D"),
-        (rtu.Request(255, READ_INPUTS, 0, 8), "FF0200000008 6C12"),
-    ],
-)
-def test_requests_are_the_published_bytes(request_: rtu.Request, published: str) -> None:
-    assert request_.encode() == bytes.fromhex(published)
-
-
-def test_published_replies_are_recognised() -> None:
-    inputs = rtu.Request(255, READ_INPUTS, 0, 8).match(bytes.fromhex("FF02010151A0"))
-    assert inputs == rtu.Reply(bits=(True,) + (False,) * 7)
-    coils = rtu.Request(255, WRITE_COILS, 0, 8, (True,) * 8)
-    assert coils.match(bytes.fromhex("FF0F0000000841D3")) == rtu.Reply()
-
-
-def test_crc_of_the_check_string() -> None:
-    assert rtu.crc16(b"123456789") == 0x4B37  # CRC-16/MODBUS in the catalogue of CRCs
-
-
-@pytest.mark.parametrize("seconds", [0.0, -1.0, 0.09, 60.1, 6528.0, math.inf, math.nan])
-def test_a_pulse_out_of_range_is_no_frame(seconds: float) -> None:
-    with pytest.raises(ValueError, match=r"0\.1 to 60 s"):
-        flash(1, 0, seconds)
-
-
-@given(st.floats(0.1, 60.0))
-def test_no_pulse_comes_near_the_two_hours_of_coil_on(seconds: float) -> None:
-    request = flash(1, 3, seconds)
-    assert 1 <= request.value <= 600
-    assert abs(request.value / 10 - seconds) <= 0.0500001
-
-
-@st.composite
-def requests(draw: st.DrawFn) -> rtu.Request:
-    function = draw(st.sampled_from(rtu.FUNCTIONS))
-    address, start = draw(st.integers(1, 255)), draw(st.integers(0, 0xFFFF))
-    if function == WRITE_COIL:
-        return rtu.Request(address, function, start, draw(st.integers(0, 0xFFFF)))
-    bits = tuple(draw(st.lists(st.booleans(), min_size=1, max_size=64)))
-    return rtu.Request(address, function, start, len(bits), bits if function == WRITE_COILS else ())
-
-
-@given(requests())
-def test_a_request_survives_the_line(request_: rtu.Request) -> None:
-    assert rtu.Request.decode(request_.encode()) == request_
-
-
-@given(requests(), st.randoms(use_true_random=False), st.binary(max_size=20))
-def test_a_reply_is_found_behind_garbage(
-    request_: rtu.Request, chance: random.Random, garbage: bytes
-) -> None:
-    reads = request_.function in (READ_COILS, READ_INPUTS)
-    bits = tuple(chance.random() < 0.5 for _ in range(request_.value)) if reads else ()
-    assert request_.match(garbage + request_.answer(bits)) == rtu.Reply(bits=bits)
-    assert request_.match(garbage + request_.refusal(2)) == rtu.Reply(exception=2)
-
-
-@pytest.mark.parametrize(
-    "spoilt",
-    [
-        rtu.Request(2, WRITE_COIL, 0x0200, 7),  # another address
-        rtu.Request(1, READ_COILS, 0x0200, 7),  # another function
-        rtu.Request(1, WRITE_COIL, 0x0201, 7),  # another relay
-        rtu.Request(1, WRITE_COIL, 0x0200, 8),  # another time
-    ],
-)
-def test_a_reply_with_one_wrong_field_is_none(spoilt: rtu.Request) -> None:
-    asked = rtu.Request(1, WRITE_COIL, 0x0200, 7)
-    assert asked.match(asked.answer()) is not None
-    assert asked.match(spoilt.encode()) is None
-
-
-@settings(max_examples=2000)
-@given(st.integers(0, 63), st.integers(1, 255))
-def test_no_changed_byte_passes_the_crc(bit: int, mask: int) -> None:
-    asked = flash(1, 0, 0.7)
-    frame = bytearray(asked.answer())
-    frame[bit // 8] ^= mask
-    assert asked.match(bytes(frame)) is None
 
 
 def test_mutated_replies_never_end_an_order() -> None:

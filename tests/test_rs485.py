@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
+from listening import WAIT_S, Heard
 
 from drivers import rtu
 from drivers.base import (
     BytePort,
-    Event,
     Offline,
     Online,
     OrderDone,
@@ -28,13 +28,9 @@ from drivers.base import (
 from drivers.errors import LinkDown, LockTimeout, OrderExpired
 from drivers.modbus import ModbusRelay
 from drivers.rs485 import Bus
-from drivers.serialport import open_serial
 from drivers.virtual import VirtualRelay
-from hil.relayboard import RelayBoard
-from hil.wire import DEVICE, Faults
 
 BAUD = 115200
-WAIT_S = 5.0
 ALIVE, DEAD = 1, 2
 
 
@@ -65,41 +61,6 @@ class Recorder:
 
     def unlocks(self, address: int = ALIVE) -> int:
         return sum(f[0] == address and f[1] == rtu.WRITE_COIL for _, f in self.frames)
-
-
-class Heard:
-    """Collects what the bus tells; waits for an event instead of sleeping."""
-
-    def __init__(self) -> None:
-        self.events: list[tuple[str, Event]] = []
-        self.more = threading.Condition()
-
-    def __call__(self, device: str, event: Event) -> None:
-        with self.more:
-            self.events.append((device, event))
-            self.more.notify_all()
-
-    def wait(self, kind: type[Event], device: str = "alive", count: int = 1) -> list[Event]:
-        def found() -> list[Event]:
-            return [e for d, e in self.events if d == device and isinstance(e, kind)]
-
-        with self.more:
-            assert self.more.wait_for(lambda: len(found()) >= count, WAIT_S), self.events
-            return found()
-
-    def end(self, order_id: int) -> OrderDone | OrderFailed:
-        def ends() -> list[OrderDone | OrderFailed]:
-            told = [e for _, e in self.events if isinstance(e, OrderDone | OrderFailed)]
-            return [e for e in told if e.order_id == order_id]
-
-        with self.more:
-            assert self.more.wait_for(ends, WAIT_S), self.events
-            return ends()[0]
-
-    def error(self, order_id: int) -> Exception:
-        end = self.end(order_id)
-        assert isinstance(end, OrderFailed), end
-        return end.error
 
 
 def relay(address: int = ALIVE, *, poll_s: float = 0.1) -> ModbusRelay:
@@ -142,10 +103,10 @@ def port() -> Recorder:
 def test_a_dead_neighbour_takes_one_slot_at_a_time(port: Recorder) -> None:
     devices = {"alive": relay(), "dead": relay(DEAD)}
     with running(port, devices) as (bus, heard):
-        heard.wait(Online)
+        heard.wait(Online, "alive")
         for n in range(4):  # urgent for a dead device, until they expire
             bus.unlock("dead", order(n, good_for=1.0))
-        heard.wait(OrderFailed, "dead", 4)
+        heard.wait(OrderFailed, "dead", count=4)
         turns = [frame[0] for _, frame in port.frames]
     runs = [len(list(run)) for address, run in itertools.groupby(turns) if address == DEAD]
     assert len(runs) >= 3, "it was asked again and again"
@@ -155,7 +116,7 @@ def test_a_dead_neighbour_takes_one_slot_at_a_time(port: Recorder) -> None:
 def test_an_order_passes_the_urgent_dead(port: Recorder) -> None:
     devices = {"dead": relay(DEAD), "alive": relay(poll_s=30.0)}
     with running(port, devices) as (bus, heard):
-        heard.wait(Online)
+        heard.wait(Online, "alive")
         heard.wait(Offline, "dead")
         for n in range(4):
             bus.unlock("dead", order(n, good_for=1.5))
@@ -188,7 +149,7 @@ def test_an_order_goes_before_every_poll(port: Recorder) -> None:
         assert asked_dead.wait(WAIT_S)
         before = len(port.frames)
         bus.unlock("alive", order(9))
-        heard.wait(OrderSent)
+        heard.wait(OrderSent, "alive")
         assert port.frames[before][1][:2] == bytes((ALIVE, rtu.WRITE_COIL))
 
 
@@ -204,7 +165,7 @@ def test_orders_for_a_dead_device_end_when_they_expire_with_nothing_sent(port: R
 
 def test_a_full_queue_says_so_and_has_room_again_after_an_end(port: Recorder) -> None:
     with running(port, max_orders=2) as (bus, heard):
-        heard.wait(Online)
+        heard.wait(Online, "alive")
         port.board.mute(True)
         assert bus.unlock("alive", order(1, good_for=0.3))
         assert bus.unlock("alive", order(2, good_for=0.3))
@@ -223,7 +184,7 @@ def test_an_unknown_device_is_the_callers_fault(port: Recorder) -> None:
 
 def test_a_stopped_bus_ends_every_order_it_took(port: Recorder) -> None:
     with running(port) as (bus, heard):
-        heard.wait(Online)
+        heard.wait(Online, "alive")
         port.board.mute(True)
         for n in range(5):
             assert bus.unlock("alive", order(n))
@@ -247,10 +208,9 @@ def test_sent_is_the_time_at_which_the_write_had_drained(port: Recorder) -> None
 
     port._on_write = slow
     with running(port) as (bus, heard):
-        heard.wait(Online)
+        heard.wait(Online, "alive")
         bus.unlock("alive", order(1))
-        (sent,) = heard.wait(OrderSent)
-    assert isinstance(sent, OrderSent)
+        (sent,) = heard.wait(OrderSent, "alive")
     assert sent.at >= drained[0]
 
 
@@ -262,7 +222,7 @@ def test_a_frame_that_never_left_was_not_sent(port: Recorder) -> None:
 
     port._on_write = pulled
     with running(port) as (bus, heard):
-        heard.wait(Online)
+        heard.wait(Online, "alive")
         bus.unlock("alive", order(1))
         assert isinstance(heard.error(1), LockTimeout), "some of it may have left: unknown"
         assert OrderSent not in {type(e) for _, e in heard.events}
@@ -286,7 +246,7 @@ def test_our_own_echo_is_not_the_boards_reply(
 
     port._on_write = echoing
     with running(port, {"alive": relay(poll_s=30.0)}, local_echo=local_echo) as (bus, heard):
-        heard.wait(Online)
+        heard.wait(Online, "alive")
         port.board.mute(True)  # the board is gone, the adapter still hears us
         bus.unlock("alive", order(1))
         end = heard.end(1)
@@ -307,7 +267,7 @@ def test_half_a_frame_and_silence_is_told_to_the_driver(port: Recorder) -> None:
             del port.board._replies[3:]
 
     with running(port, {"alive": Watched(ALIVE, 8, 0, baud=BAUD, poll_s=30.0)}) as (bus, heard):
-        heard.wait(Online)
+        heard.wait(Online, "alive")
         port._on_write = half
         asked = len(port.frames)
         bus.unlock("alive", order(1))
@@ -324,18 +284,18 @@ def test_a_babbler_neither_opens_nor_hangs_the_bus(port: Recorder) -> None:
         return noise
 
     with running(port) as (bus, heard):
-        heard.wait(Online)
+        heard.wait(Online, "alive")
         port.read = babble  # type: ignore[method-assign]
         before = bus.ticked_mono
         bus.unlock("alive", order(1, good_for=1.0))
         assert isinstance(heard.error(1), LockTimeout | OrderExpired)
         assert bus.ticked_mono > before
-        heard.wait(Offline)
+        heard.wait(Offline, "alive")
 
 
 def test_the_watchdog_is_fed_while_nothing_happens(port: Recorder) -> None:
     with running(port, {"alive": relay(poll_s=30.0)}) as (bus, heard):
-        heard.wait(Online)
+        heard.wait(Online, "alive")
         at, pause = bus.ticked_mono, threading.Event()
         while bus.ticked_mono == at:
             assert time.monotonic() < at + 1.0, "every wait is at most 0.5 s"
@@ -347,19 +307,19 @@ def test_the_watchdog_is_fed_while_nothing_happens(port: Recorder) -> None:
 
 def test_a_hang_up_closes_before_it_opens_again_and_fails_what_is_out(port: Recorder) -> None:
     with running(port) as (bus, heard):
-        heard.wait(Online)
+        heard.wait(Online, "alive")
         port.board.mute(True)
         bus.unlock("alive", order(1))
-        heard.wait(OrderSent)
+        heard.wait(OrderSent, "alive")
         port.board.unplug()
         assert isinstance(heard.error(1), LockTimeout), "sent and unanswered: unknown"
-        heard.wait(Offline)
+        heard.wait(Offline, "alive")
         bus.unlock("alive", order(2))
         assert isinstance(heard.error(2), LinkDown)
         seen = len(port.frames)
         port.board.mute(False)
         port.board.replug()
-        heard.wait(Online, count=2)
+        heard.wait(Online, "alive", count=2)
         assert port.frames[seen][1][1] == rtu.READ_COILS, "first it looks"
     opens = [i for i, what in enumerate(port.history) if what == "open"]
     assert port.history[opens[1] - 1] == "close"
@@ -369,77 +329,8 @@ def test_a_hang_up_closes_before_it_opens_again_and_fails_what_is_out(port: Reco
 def test_a_port_that_is_not_there_yet_is_waited_for(port: Recorder) -> None:
     port.board.unplug()
     with running(port) as (bus, heard):
-        heard.wait(Offline)
+        heard.wait(Offline, "alive")
         bus.unlock("alive", order(1))
         assert isinstance(heard.error(1), LinkDown)
         port.board.replug()
-        heard.wait(Online)
-
-
-# --- on the paced line, with pymodbus behind it ---
-
-
-@contextmanager
-def on_the_line(
-    faults: Faults | None = None, outputs: int = 8
-) -> Iterator[tuple[RelayBoard, Bus, Heard]]:
-    heard = Heard()
-    with RelayBoard(BAUD, relays=outputs, faults=faults) as board:
-        bus = Bus(
-            "t",
-            lambda: open_serial(board.port, BAUD),
-            {"alive": ModbusRelay(ALIVE, outputs, 0, baud=BAUD, poll_s=30.0)},
-            heard,
-            time.monotonic,
-            BAUD,
-        )
-        bus.start()
-        try:
-            heard.wait(Online)
-            yield board, bus, heard
-        finally:
-            bus.stop()
-
-
-def test_a_lost_echo_is_one_execution() -> None:
-    with on_the_line() as (board, bus, heard):
-        board.wire.lose(8, DEVICE)  # the echo, and nothing else
-        bus.unlock("alive", order(1, seconds=3.0))
-        assert heard.end(1) == OrderDone(1, Outcome.CONFIRMED)
-        assert len(board.pulses) == 1
-
-
-def test_a_lost_order_is_repeated_and_executed_once() -> None:
-    with on_the_line() as (board, bus, heard):
-        board.wire.lose(8, 0)  # the board never hears it
-        bus.unlock("alive", order(1, seconds=3.0))
-        assert heard.end(1) == OrderDone(1, Outcome.CONFIRMED)
-        assert len(board.pulses) == 1
-
-
-def test_garbage_before_the_echo_is_passed_over() -> None:
-    with on_the_line() as (board, bus, heard):
-        board.wire.inject(b"\x01\x05\x02\xff\x00\x01")
-        bus.unlock("alive", order(1, seconds=3.0))
-        assert isinstance(heard.end(1), OrderDone | OrderFailed)
-        bus.unlock("alive", order(2, output=1, seconds=3.0))
-        assert heard.end(2) == OrderDone(2, Outcome.CONFIRMED)
-        assert [p.output for p in board.pulses].count(1) == 1
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(3))
-def test_on_a_noisy_line_confirmed_means_executed_and_nothing_runs_twice(seed: int) -> None:
-    """One byte in a hundred is lost or bent. Every order has an output of its own, whose pulse
-    outlives the test."""
-    with on_the_line(Faults(seed, drop=0.005, flip=0.005, delay=0.02), 40) as (board, bus, heard):
-        confirmed = 0
-        for n in range(40):
-            bus.unlock("alive", order(n, output=n, seconds=60.0))
-            end = heard.end(n)
-            ran = [p.output for p in board.pulses].count(n)
-            assert ran <= 1
-            if isinstance(end, OrderDone) and end.outcome is Outcome.CONFIRMED:
-                assert ran == 1
-                confirmed += 1
-        assert confirmed >= 30
+        heard.wait(Online, "alive")
