@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -138,3 +139,14 @@ def test_a_typical_scene_keeps_the_face_in_the_frame() -> None:
         assert seen.box is not None
         middle = (seen.box[:2] + seen.box[2:]) / 2
         assert 0 < middle[0] < 640 and 0 < middle[1] < 480
+
+
+@pytest.mark.slow
+def test_a_frame_renders_in_time_for_25_a_second() -> None:
+    taken = []
+    for seed in range(15):
+        scene = Scene.typical(rng(seed), attack=(None, "print", "replay")[seed % 3])
+        start = time.perf_counter()
+        render(resident(seed), scene, rng())
+        taken.append(time.perf_counter() - start)
+    assert sorted(taken)[7] < 0.040

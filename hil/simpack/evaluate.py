@@ -16,9 +16,11 @@ import cv2
 import numpy as np
 
 from hil.simpack import measure
-from hil.simpack.reader import PACK, Reader
+from hil.simpack.papers import PACK, REPORT, set_threshold, write_manifests
+from hil.simpack.reader import Reader
 
 CALIBRATION_SEED, REPORT_SEED = 100_000, 500_000  # added to FRESH_FROM: no resident is in both
+PAD_THRESHOLD = 0.5
 BEGIN, END = "<!-- figures: written by hil.simpack.evaluate -->", "<!-- end of figures -->"
 
 
@@ -29,30 +31,28 @@ def calibrate(pack: Path, people: int) -> None:
     )
     low, high = float(np.quantile(impostor, 1 - 1e-5)), float(np.percentile(genuine, 1))
     threshold = round(max(low, (low + high) / 2), 2)
-    path = pack / "manifest.json"
-    manifest = json.loads(path.read_text("utf-8"))
-    manifest["threshold"] = threshold
-    manifest["threshold_reason"] = (
+    set_threshold(
+        pack,
+        threshold,
         f"Calibrated on {people} residents never trained on ({len(genuine)} genuine and "
         f"{len(impostor)} impostor pairs): one impostor pair in 100,000 reaches {low:.2f}, "
-        f"99% of genuine pairs reach {high:.2f}; half-way, never below the former."
+        f"99% of genuine pairs reach {high:.2f}; half-way, never below the former.",
     )
-    path.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
 def calibrate_pad(pack: Path, each: int) -> None:
     """Say what the attack threshold does on calibration frames; the threshold stays 0.5."""
-    path = pack / "pad" / "manifest.json"
-    manifest = json.loads(path.read_text("utf-8"))
-    manifest["threshold"] = 0.5
-    path.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    folder = pack / "pad"
+    set_threshold(folder, PAD_THRESHOLD, "being measured")
     got = measure.attacks(Reader(pack), each, CALIBRATION_SEED)
-    manifest["threshold_reason"] = (
+    set_threshold(
+        folder,
+        PAD_THRESHOLD,
         f"On {each} full frames of each kind, residents never trained on: "
         f"{got['print']['taken_for_live']} prints and {got['replay']['taken_for_live']} screens "
-        f"taken for live at 0.5, {each - got['live']['taken_for_live']} live faces refused."
+        f"taken for live at {PAD_THRESHOLD}, {each - got['live']['taken_for_live']} live faces "
+        "refused.",
     )
-    path.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
 def report(pack: Path, people: int) -> dict[str, Any]:
@@ -139,7 +139,8 @@ def main() -> None:
         calibrate_pad(asked.pack, asked.people)
     got = report(asked.pack, asked.people)
     text = json.dumps(got, indent=2) + "\n"
-    (asked.pack / "report.json").write_text(text, encoding="utf-8")
+    (asked.pack / REPORT).write_text(text, encoding="utf-8")
+    write_manifests(asked.pack)
     rewrite_readme(asked.pack, table(got))
     print(table(got))
 

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import argparse
 import copy
-import hashlib
 import io
 import itertools
-import json
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +20,12 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from hil.simpack.data import CROP_SIZE, PAD_CLASSES, PAD_SCALE, PAD_SIZE
+from hil.simpack.data import CROP_SIZE, PAD_SIZE
 from hil.simpack.nets import Detector, PadNet, Recogniser
+from hil.simpack.papers import PACK, write_manifests
 
-PACK = Path(__file__).parent / "pack"
 OPSET = 18  # the newest this exporter writes without converting
 HALVED_FROM = 256  # initialisers with at least this many numbers are kept in half precision
-FREE = {"licence": "Apache-2.0", "licence_state": "free"}
-UNSET = {"threshold_reason": "Not calibrated yet: run python -m hil.simpack.evaluate --calibrate."}
 
 
 class ScrfdOutputs(nn.Module):  # type: ignore[misc]
@@ -143,35 +139,6 @@ def models(weights: Path) -> dict[str, onnx.ModelProto]:
         "rec.onnx": to_onnx(loaded["recogniser"], crop, ["embedding"], batch),
         "pad/pad.onnx": to_onnx(Probabilities(loaded["pad"]), pad, ["probabilities"], {}),
     }
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def write_manifests(pack: Path) -> None:
-    """Both manifests; thresholds already calibrated are kept."""
-    face = {
-        "kind": "face", "name": "sim", "version": "1",
-        "files": {name: digest(pack / name) for name in ("det.onnx", "rec.onnx")},
-        "embedding_size": 128, "threshold": 0.5, **UNSET, "detector_size": [640, 480], **FREE,
-        "about": "Knows artificial residents drawn by hil.residents, for rigs and demonstrations;"
-        " it does not know people.",
-    }  # fmt: skip
-    attack = {
-        "kind": "pad", "name": "sim-pad", "version": "1",
-        "files": {"pad.onnx": digest(pack / "pad/pad.onnx")},
-        "crop_scale": PAD_SCALE, "colour": "rgb", "scale": 1 / 255, "live_class": 0,
-        "classes": [name or "live" for name in PAD_CLASSES], "threshold": 0.5, **UNSET, **FREE,
-        "about": "Tells drawn prints and screens from drawn live faces; it knows no real attack.",
-    }  # fmt: skip
-    for path, manifest in ((pack, face), (pack / "pad", attack)):
-        kept = path / "manifest.json"
-        if kept.exists():
-            before = json.loads(kept.read_text(encoding="utf-8"))
-            manifest |= {key: before[key] for key in ("threshold", "threshold_reason")}
-        kept.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from hil.simpack.nets import STRIDES
 # Face sizes (longer box side, px) each stride answers for; they overlap on purpose, so that a face
 # near a limit is found at two strides and the suppression keeps the surer one.
 LEVEL_RANGE = ((0.0, 80.0), (64.0, 176.0), (150.0, 1e9))
-KEYPOINT_WEIGHT = 12.0  # SCRFD's is 0.1 on another scale: here recognition hangs on key points
+KEYPOINT_WEIGHT = 16.0  # SCRFD's is 0.1 on another scale: here recognition hangs on key points
 BOX_WEIGHT = 2.0
 
 
@@ -61,7 +61,6 @@ def _assign(grid: Any, boxes: Any, sizes: Any, level: int, stride: int) -> tuple
     low, high = LEVEL_RANGE[level]
     middle = (boxes[:, :, :2] + boxes[:, :, 2:]) / 2  # B x K x 2
     apart = (grid[None, :, None, :] - middle[:, None]).abs().amax(dim=-1)  # B x HW x K
-    present = sizes > 0
     mine = (sizes > low) & (sizes <= high)
     reach = torch.maximum(0.18 * sizes, torch.full_like(sizes, 0.75 * stride))
     inside = (apart < reach[:, None]) & mine[:, None]
@@ -69,8 +68,10 @@ def _assign(grid: Any, boxes: Any, sizes: Any, level: int, stride: int) -> tuple
     hit = inside.any(dim=-1)
     ring = torch.maximum(0.38 * sizes, torch.full_like(sizes, 1.5 * stride))
     near = ((apart < ring[:, None]) & mine[:, None]).any(dim=-1)
-    # Levels that are not the face's own are free to see it anywhere close to its middle.
-    near = near | ((apart < 0.25 * sizes[:, None]) & present[:, None]).any(dim=-1)
+    # A neighbouring level may see the face too. A far one must not: left free, stride 8 found small
+    # faces inside large ones (one frame in four after 1,000 steps).
+    neighbour = (sizes > 0.7 * low) & (sizes <= 1.4 * high) & (sizes > 0)
+    near = near | ((apart < 0.25 * sizes[:, None]) & neighbour[:, None]).any(dim=-1)
     return hit, near & ~hit, which
 
 
@@ -101,8 +102,9 @@ def _giou(centre: Any, sides: Any, box: Any) -> Any:
 class MarginHead(nn.Module):  # type: ignore[misc]
     """Cosine margin classification plus the traits themselves, training only.
 
-    The renderer knows every resident's traits, so the embedding is also asked to tell them
-    (linearly): this converges from the first step, where 10,000 classes alone take long.
+    The renderer knows every resident's traits, so the embedding is first asked to tell them
+    (linearly), and the classes join when it can. From the start, 12,000 random centres drowned it:
+    a trait error of 0.27 after 400 steps where guessing gives 0.33.
     """
 
     def __init__(self, size: int, people: int, traits: int, scale: float = 30.0) -> None:
@@ -115,6 +117,12 @@ class MarginHead(nn.Module):  # type: ignore[misc]
         cosine = F.normalize(embedding) @ F.normalize(self.centres).t()
         cosine[torch.arange(len(who)), who] -= margin
         return F.cross_entropy(self.scale * cosine, who)
+
+    def imprint(self, embeddings: Any, who: Any) -> None:
+        """Start the centres at the mean direction of their people's embeddings so far."""
+        means = torch.zeros_like(self.centres.data)
+        means.index_add_(0, who, F.normalize(embeddings))
+        self.centres.data.copy_(F.normalize(means))
 
     def trait_error(self, embedding: Any, traits: Any, weights: Any) -> Any:
         """Weighted mean squared error of the traits told from the embedding."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # must be set before onnxruntime is imported
 
@@ -15,8 +13,7 @@ import onnxruntime
 from insightface.app import FaceAnalysis
 
 from hil.simpack.data import Floats, Pixels, pad_crop
-
-PACK = Path(__file__).parent / "pack"
+from hil.simpack.papers import PACK, read_manifest
 
 
 @dataclass(frozen=True)
@@ -34,10 +31,7 @@ class Reader:
     """Detector, recogniser and attack net of one pack; one thread."""
 
     def __init__(self, pack: Path = PACK, size: tuple[int, int] | None = None) -> None:
-        self.manifest: dict[str, Any] = json.loads((pack / "manifest.json").read_text("utf-8"))
-        self.pad_manifest: dict[str, Any] = json.loads(
-            (pack / "pad" / "manifest.json").read_text("utf-8")
-        )
+        self.manifest, self.pad_manifest = read_manifest(pack), read_manifest(pack / "pad")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         self.faces = FaceAnalysis(

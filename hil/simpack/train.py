@@ -26,9 +26,11 @@ from hil.simpack.nets import Detector, PadNet, Recogniser
 
 SEED = 20240607
 EMA = 0.998  # the exported weights are a running mean over about 500 steps
+CLASSES_JOIN = 0.25  # share of the steps after which people are classes too
+TRAIT_WEIGHT, MARGIN = 20.0, 0.3
 PLAN: dict[str, dict[str, Any]] = {
-    "detector": {"pictures": 14000, "steps": 6500, "batch": 24, "rate": 2e-3},
-    "recogniser": {"people": 12000, "views": 6, "steps": 3500, "batch": 96, "rate": 2e-3},
+    "detector": {"pictures": 14000, "steps": 5800, "batch": 24, "rate": 2e-3},
+    "recogniser": {"people": 12000, "views": 6, "steps": 3100, "batch": 96, "rate": 2e-3},
     "pad": {"scenes": 7000, "crops": 4, "steps": 2000, "batch": 64, "rate": 2e-3},
 }
 Arrays = dict[str, NDArray[Any]]
@@ -206,26 +208,42 @@ def perturb(
 
 
 def train_recogniser(arrays: Arrays, plan: dict[str, Any], rng: np.random.Generator) -> Run:
-    """The recogniser: a cosine margin over all people, and their traits."""
-    people = plan["people"]
+    """The recogniser: first the traits, then also a cosine margin over all people."""
+    people, join = plan["people"], int(CLASSES_JOIN * plan["steps"])
     traits = torch.tensor([resident(i).vector for i in range(people)], dtype=torch.float32)
     weights = torch.tensor(WEIGHTS, dtype=torch.float32)
     head = MarginHead(128, people, len(NAMES))
     run = Run(Recogniser(), head, plan)
     for step in range(plan["steps"]):
+        if step == join:
+            _imprint(run.net, head, arrays, plan)
         chosen = rng.integers(len(arrays["who"]), size=plan["batch"])
         crops = [perturb(arrays["images"][i], arrays["points"][i], rng) for i in chosen]
         who = torch.from_numpy(arrays["who"][chosen])
         with torch.autocast("cpu", torch.bfloat16):
             embedding = run.net(to_tensor(np.stack(crops), 127.5, 127.5))
-        margin = 0.35 * min(1.0, step / (0.3 * plan["steps"]))
-        named = head(embedding, who, margin)
         told = head.trait_error(embedding, traits[who], weights)
-        run.step(
-            named + 8.0 * told,
-            f"class {float(named.detach()):.3f} traits {float(told.detach()):.4f}",
-        )
+        loss, note = TRAIT_WEIGHT * told, f"traits {float(told.detach()):.4f}"
+        if step >= join:
+            named = head(embedding, who, MARGIN * min(1.0, (step - join) / join))
+            loss, note = loss + named, f"{note} class {float(named.detach()):.3f}"
+        run.step(loss, note)
     return run
+
+
+@torch.no_grad()  # type: ignore[untyped-decorator,unused-ignore]
+def _imprint(net: Any, head: MarginHead, arrays: Arrays, plan: dict[str, Any]) -> None:
+    """Centres from two views of everybody."""
+    net.eval()
+    rows = np.concatenate([np.arange(plan["people"]) * plan["views"] + k for k in (0, 1)])
+    edge = data.CROP_MARGIN
+    found = []
+    for part in np.array_split(rows, len(rows) // 100):
+        crops = arrays["images"][part][:, edge:-edge, edge:-edge]
+        with torch.autocast("cpu", torch.bfloat16):
+            found.append(net(to_tensor(crops, 127.5, 127.5)))
+    head.imprint(torch.cat(found), torch.from_numpy(arrays["who"][rows]))
+    net.train()
 
 
 def train_pad(arrays: Arrays, plan: dict[str, Any], rng: np.random.Generator) -> Run:
