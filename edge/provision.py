@@ -10,6 +10,8 @@ import hashlib
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, ValidationError
 
 from edge.wire import Name
@@ -39,9 +41,19 @@ class Request(Paper):
     @property
     def fingerprint(self) -> str:
         """The first 80 bits of SHA-256 over all public keys, in groups to read aloud."""
-        seen = b"\0".join((self.id.encode(), self.sign_pub, self.hpke_pub, self.csr.encode()))
+        tls_pub = _public_key(self.csr)  # not the CSR: its signature differs every time
+        seen = b"\0".join((self.id.encode(), self.sign_pub, self.hpke_pub, tls_pub))
         text = hashlib.sha256(seen).hexdigest()[:20].upper()
         return "-".join(text[i : i + 4] for i in range(0, 20, 4))
+
+
+def _public_key(csr: str) -> bytes:
+    """DER of the key a CSR is for. PaperError when it is not a CSR."""
+    try:
+        key = x509.load_pem_x509_csr(csr.encode()).public_key()
+    except ValueError:
+        raise PaperError("the request has no valid certificate request; make it anew") from None
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 class BrokerAddress(Paper):
