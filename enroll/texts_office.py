@@ -123,4 +123,59 @@ TEXTS: dict[str, tuple[str, str]] = {
         "{gate} 的事件链在第 {event_no} 条断裂;请报告",
         "the audit chain of {gate} breaks at event {event_no}; report this",
     ),
+    # what the commands report
+    "office_made": ("办公室已建立:{home}", "office made: {home}"),
+    "office_root_offline": (
+        "根密钥在 {root}:请移到离线介质并从本机删除;只有更换密钥时才需要它",
+        "the root key is in {root}: move it to an offline medium and off this machine; "
+        "it is needed only to change keys",
+    ),
+    "office_broker": (
+        "启动消息服务器:mosquitto -c {conf}",
+        "start the broker with: mosquitto -c {conf}",
+    ),
+    "bad_broker": (
+        "{text} 不是 主机:端口,例如 broker.estate.lan:8883",
+        "{text} is not HOST:PORT, for example broker.estate.lan:8883",
+    ),
+    "bad_date": (
+        "{text} 不是日期,例如 2027-09-01 或 2027-09-01T12:00",
+        "{text} is not a date, for example 2027-09-01 or 2027-09-01T12:00",
+    ),
+    "zone_added": ("已建立分区 {zone}", "zone {zone} made"),
+    "door_added": ("分区 {zone} 已加入门 {door}", "door {door} added to zone {zone}"),
+    "unit_added": ("分区 {zone} 已加入房号 {unit}", "unit {unit} added to zone {zone}"),
+    "tenancy_added": ("已录入租约 {tenancy}", "tenancy {tenancy} entered"),
+    "tenancy_ended": (
+        "租约 {tenancy} 已结束,撤销了 {people} 人的权限",
+        "tenancy {tenancy} has ended; persons whose rights it took: {people}",
+    ),
+    "member_added": (
+        "{member} 已加入分区 {zones};把 {out} 带到该设备",
+        "{member} is let into {zones}; take {out} to it",
+    ),
+    "compare_fingerprint": (
+        "请与设备上显示的指纹核对:{fingerprint};不一致就不要交付文件",
+        "compare with the fingerprint shown at the box: {fingerprint}; "
+        "if it differs, do not hand over the file",
+    ),
+    "fingerprint_differs": (
+        "指纹不一致:该请求的指纹是 {seen};未加入任何设备,请核实请求从哪里来",
+        "the fingerprint differs: this request has {seen}; nothing was let in, "
+        "find out where the request comes from",
+    ),
+    "wrong_role": (
+        "{path} 是 {role} 的请求;请用 `enroll {role} add`",
+        "{path} is the request of a {role}; use `enroll {role} add`",
+    ),
+    "no_folder": (
+        "没有文件夹 {folder};先建立它,或另选 --out",
+        "no folder {folder}; make it, or choose another --out",
+    ),
+    "no_zones": ("还没有分区", "no zones yet"),
+    "no_doors": ("还没有门", "no doors yet"),
+    "no_units": ("还没有房号", "no units yet"),
+    "no_tenancies": ("还没有租约", "no tenancies yet"),
+    "no_gates": ("还没有门禁设备", "no gates yet"),
+    "no_desks": ("还没有登记台", "no desks yet"),
 }

@@ -82,7 +82,7 @@ class Receipts:
 
     def _mark_diverged(self, gate: str, body: wire.Receipt, at: int, before: Row | None) -> None:
         if before is None:
-            nothing = {"epoch": body.epoch, "applied_seq": 0, "chain_hash": wire.GENESIS}
+            nothing = {"epoch": 0, "applied_seq": 0, "chain_hash": wire.GENESIS}
             never = {"active": 0, "early": "[]", "gate_at": 0, "at": at, "diverged_at": at}
             self.store.insert("receipts", {"zone": body.zone, "gate": gate, **nothing, **never})
         elif before["diverged_at"] is None:

@@ -18,6 +18,16 @@ from enroll.roster.store import Row, Store
 
 SALT_BYTES = 16
 READ_BATCH = 500
+# cbor2 6 no longer derives its error from ValueError.
+_UNREADABLE = (
+    cbor2.CBORDecodeError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    RecursionError,
+    OverflowError,
+)
 EventRow = tuple[bytes, bytes]  # salt, payload (CBOR)
 
 
@@ -56,7 +66,7 @@ def open_rows(gate: str, body: wire.Events, secrets: ZoneSecrets) -> list[EventR
         checked = [
             (bytes(salt), bytes(payload)) for salt, payload in rows if _is_row(salt, payload)
         ]
-    except (seal.SealError, cbor2.CBORDecodeError, ValueError, TypeError, RecursionError):
+    except (seal.SealError, *_UNREADABLE):
         raise Refusal("unreadable") from None
     if len(checked) != body.count:
         raise Refusal("unreadable")
@@ -134,5 +144,5 @@ def _read(row: Row) -> StoredEvent:
             grant_id=facts.get("g"),
             facts=dict(facts.get("f") or {}),
         )
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except _UNREADABLE:
         return StoredEvent(*place, kind="unreadable", at=row["at"] / 1000)
