@@ -6,9 +6,10 @@ that fails; `edge explain` prints them all: it is the same code.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from edge.roster import RosterView
 from edge.terms import (
@@ -27,6 +28,7 @@ from edge.terms import (
 
 FRAME_AGE_MAX_S = 2.0  # a picture older than this shows the past (targets.md)
 DEFAULT_MARGIN = 0.05
+DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +127,11 @@ def _rights(
     lease = policy.lease.get(zone, Lease.RESTRICTED)
     trials = [list(_grant(grant, record, zone, lease, roster, policy, now)) for grant in grants]
     # The grant that gets furthest speaks for the person: two tenancies are independent.
-    yield from max(trials, key=lambda trial: sum(check.holds for check in trial))
+    yield from max(trials, key=_reached)
+
+
+def _reached(trial: Sequence[Check]) -> int:
+    return next((n for n, check in enumerate(trial) if not check.holds), len(trial))
 
 
 def _grant(
@@ -145,21 +151,31 @@ def _grant(
     running = grant.expires_at is None or now.wall < grant.expires_at
     until = "until revoked" if open_end else f"until {_utc(grant.expires_at or 0)}"
     yield Check(Reason.EXPIRED, running, f"valid {until}", grant)
-    local = datetime.fromtimestamp(now.wall, UTC) + timedelta(seconds=policy.utc_offset_s)
-    inside = not grant.schedule or any(_within(window, local) for window in grant.schedule)
-    when = f"{local:%a %H:%M} local, {len(grant.schedule) or 'no'} windows"
+    day, minute = _local(now.wall, policy.utc_offset_s)
+    inside = not grant.schedule or any(_within(w, day, minute) for w in grant.schedule)
+    clock = f"{DAYS[day]} {minute // 60:02}:{minute % 60:02}"
+    when = f"{clock} local, {len(grant.schedule) or 'no'} windows"
     yield Check(Reason.OUTSIDE_SCHEDULE, inside, when, grant)
     held = grant.offline_class is OfflineClass.NORMAL or lease is not Lease.RESTRICTED
     word = f"offline class {grant.offline_class}, lease {lease}"
     yield Check(Reason.NOTICE_NEEDS_FRESH_LEASE, held, word, grant)
 
 
-def _within(window: Window, local: datetime) -> bool:
-    minute = local.hour * 60 + local.minute
-    return bool(window.days >> local.weekday() & 1) and (
-        window.start_min <= minute < window.end_min
-    )
+def _local(wall: float, utc_offset_s: int) -> tuple[int, int]:
+    """Day of the week (0 = Monday) and minute of the day. Arithmetic, because a calendar ends at
+    the year 9999 and a decision may not fail; a clock that tells no time is in no window."""
+    if not math.isfinite(wall):
+        return 0, -1
+    days, seconds = divmod(math.floor(wall) + utc_offset_s, 86_400)
+    return (days + 3) % 7, seconds // 60  # 1970-01-01 was a Thursday
+
+
+def _within(window: Window, day: int, minute: int) -> bool:
+    return bool(window.days >> day & 1) and window.start_min <= minute < window.end_min
 
 
 def _utc(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    try:
+        return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (ValueError, OverflowError, OSError):  # the wire allows more than a calendar holds
+        return f"{at:.0f} s after 1970"
