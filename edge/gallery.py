@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.terms import Match, PersonId, Vector, ZoneId
+from edge.terms import Match, PersonId, Vector, ZoneId, is_unit
 
 FIRST_ROWS = 64
 ALONE_MARGIN = 2.0  # the widest two cosines can be apart: there is no second person
@@ -41,20 +41,24 @@ class Gallery:
         """People, not templates."""
         return len(self._slot)
 
-    def put(self, zone: ZoneId, person: PersonId, vectors: Sequence[Vector]) -> None:
-        """Replace a person's templates; none removes the person."""
+    def put(self, zone: ZoneId, person: PersonId, vectors: Sequence[Vector]) -> int:
+        """Replace a person's templates; none removes the person. Returns how many were taken.
+
+        What is not a unit vector of this gallery's size is left out: one bad template, sealed by
+        a desk where nobody could look at it, must not keep the others from being enrolled.
+        """
         self.remove(zone, person)
-        if not vectors:
-            return
-        if any(vector.shape != (self.size,) for vector in vectors):
-            raise ValueError(f"templates of {person.hex()} are not of length {self.size}")
+        fit = [vector for vector in vectors if vector.shape == (self.size,) and is_unit(vector)]
+        if not fit:
+            return 0
         slot = self._take_slot((zone, person))
-        self._reserve(self.count + len(vectors))
-        for vector in vectors:
+        self._reserve(self.count + len(fit))
+        for vector in fit:
             self._rows.matrix[self.count] = vector
             self._rows.owner[self.count] = slot
             self._rows_of[slot].append(self.count)
             self.count += 1
+        return len(fit)
 
     def _take_slot(self, who: Who) -> int:
         if self._free:
@@ -75,6 +79,7 @@ class Gallery:
         grown = _Rows(np.zeros((capacity, self.size), np.float32), np.zeros(capacity, np.int32))
         grown.matrix[: self.count] = self._rows.matrix[: self.count]
         grown.owner[: self.count] = self._rows.owner[: self.count]
+        self._rows.matrix[:] = 0.0  # or faces removed later would live on in the old copy
         self._rows = grown
 
     def remove(self, zone: ZoneId, person: PersonId) -> bool:
@@ -108,7 +113,7 @@ class Gallery:
         slot, score = int(self._rows.owner[top]), float(scores[top])
         scores[self._rows_of[slot]] = -np.inf
         second = float(scores.max())
-        margin = score - second if np.isfinite(second) else ALONE_MARGIN
+        margin = score - second if len(self) > 1 else ALONE_MARGIN
         who = self._people[slot]
         assert who is not None, "a row without an owner"
         return Match(person=who[1], zone=who[0], score=score, margin=margin)
