@@ -24,6 +24,7 @@ from edge.wire import Body, Member, Role, Trust, Type
 
 HEADER = struct.Struct("!2sBB8s64s")
 MAGIC, VERSION = b"mj", 1
+PLACE_CHARS_MAX = 80
 BodyT = TypeVar("BodyT", bound=Body)
 Direction = Literal["up", "down"]
 
@@ -72,13 +73,15 @@ class Keyring:
 
     @staticmethod
     def build(root: bytes, trust: Trust | None, members: Mapping[str, Member]) -> Keyring:
-        keys = {key_id(root): (Signer(Role.ROOT), root)}
-        for entry in trust.keys if trust else ():
-            keys[key_id(entry.pub)] = (Signer(Role(entry.role)), entry.pub)
+        """Weakest first: a member registered with a key of the office displaces nobody."""
+        keys: dict[bytes, tuple[Signer, bytes]] = {}
         for member in members.values():
             if not member.struck:
                 signer = Signer(Role(member.role), member.id, frozenset(member.zones))
                 keys[key_id(member.sign_pub)] = (signer, member.sign_pub)
+        for entry in trust.keys if trust else ():
+            keys[key_id(entry.pub)] = (Signer(Role(entry.role)), entry.pub)
+        keys[key_id(root)] = (Signer(Role.ROOT), root)
         return Keyring(keys)
 
 
@@ -154,16 +157,30 @@ def _signer(kind: Type, signing_key_id: bytes, keyring: Keyring) -> tuple[Signer
 
 
 def parse(model: type[BodyT], payload: bytes) -> BodyT:
-    """CBOR -> checked fields; also used for what travels sealed inside a message."""
+    """CBOR -> checked fields; also used for what travels sealed inside a message.
+
+    Only canonical CBOR is taken: one body has one encoding, with nothing after it.
+    """
     try:
         value = cbor2.loads(payload)
     except (cbor2.CBORDecodeError, ValueError, RecursionError, MemoryError, OverflowError):
         raise WireError("cbor", model.__name__) from None
     try:
-        return model.model_validate(value)
-    except (ValidationError, RecursionError) as error:
-        first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": ("?",)}
-        raise WireError("fields", f"{model.__name__}.{'.'.join(map(str, first['loc']))}") from None
+        body = model.model_validate(value)
+    except ValidationError as error:
+        raise WireError("fields", f"{model.__name__}.{_place(error)}") from None
+    except RecursionError:
+        raise WireError("fields", model.__name__) from None
+    if cbor2.dumps(value, canonical=True) != payload:
+        raise WireError("cbor", f"{model.__name__} not canonical")
+    return body
+
+
+def _place(error: ValidationError) -> str:
+    """The first bad field; short and on one line, for the sender may have named it."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    named = ".".join(map(str, first["loc"]))[:PLACE_CHARS_MAX]
+    return named.encode("unicode_escape").decode("ascii")
 
 
 def dump(body: Body) -> bytes:
