@@ -90,8 +90,12 @@ def _zone_key_info(zone: str, which: str, key_epoch: int, member: str, hpke_pub:
 def wrap_zone_key(
     key: bytes, *, zone: str, which: str, key_epoch: int, member: str, hpke_pub: bytes
 ) -> bytes:
+    """SealError when `hpke_pub` is no usable X25519 key: the member must make another."""
     info = _zone_key_info(zone, which, key_epoch, member, hpke_pub)
-    return _HPKE.encrypt(key, X25519PublicKey.from_public_bytes(hpke_pub), info)
+    try:
+        return _HPKE.encrypt(key, X25519PublicKey.from_public_bytes(hpke_pub), info)
+    except ValueError:
+        raise SealError("member key is not usable") from None
 
 
 def unwrap_zone_key(
