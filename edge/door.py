@@ -39,7 +39,7 @@ class LockAnswered:
 
 @dataclass(frozen=True, slots=True)
 class LockLost:
-    """The lock, its bus or its cable does not answer."""
+    """The lock, its bus or its cable does not answer. A pulse that runs there runs on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ def step(state: DoorState, event: Input, now: float) -> tuple[DoorState, tuple[S
             return state, ()
         return DoorState(Lock.UNLOCKED, now + event.pulse_s), (SendUnlock(event.pulse_s),)
     if isinstance(event, LockLost):
-        return DoorState(Lock.UNKNOWN), ()
+        return DoorState(Lock.UNKNOWN, state.until), ()
     if isinstance(event, LockAnswered):
         lock = Lock.UNLOCKED if event.unlocked else Lock.LOCKED
         return DoorState(lock, max(state.until, now) if event.unlocked else 0.0), ()
