@@ -36,7 +36,7 @@ def audit_verify(config_path: Path, as_json: bool) -> None:
     \b
     Exit code: 0 the chain holds, 1 it does not.
     """
-    from edge.journal import verify
+    from edge.trail import verify
 
     found = verify(_trail(config_path))
     if as_json:
@@ -60,7 +60,7 @@ def audit_verify(config_path: Path, as_json: bool) -> None:
 @click.option("--since", type=int, default=0, help="After this row number.")
 def audit_export(config_path: Path, since: int) -> None:
     """The rows as JSON lines, oldest first; persons by pseudonym."""
-    from edge.journal import export
+    from edge.trail import export
 
     for row in export(_trail(config_path)):
         if row["event_no"] > since:
@@ -88,7 +88,7 @@ def models_list(root: Path, as_json: bool) -> None:
     """The packs below a folder, each checked, with its licence."""
     from edge.models import ModelError, list_packs
 
-    rows = []
+    rows: list[dict[str, object]] = []
     for name, pack in list_packs(root).items():
         if isinstance(pack, ModelError):
             rows.append({"name": name, "fault": str(pack)})

@@ -229,7 +229,7 @@ def _disk(config: Config) -> Finding:
 
 
 def _audit(config: Config) -> Finding:
-    from edge.journal import verify
+    from edge.trail import verify
 
     path = State(config.gate.state_dir).journal_db
     if not path.exists():

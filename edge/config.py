@@ -120,7 +120,7 @@ class Device(Section):
     bus: Name
     driver: Literal["modbus"] = "modbus"  # more drivers: locks issue
     address: Annotated[int, Field(ge=1, le=247)]
-    outputs: Annotated[int, Field(ge=1, le=64)] = 8
+    outputs: Annotated[int, Field(ge=1, le=256)] = 8
     inputs: Annotated[int, Field(ge=0, le=64)] = 8
     timed: bool = True  # the board ends the pulse itself
 
@@ -129,7 +129,7 @@ class Door(Section):
     id: Name
     zone: Name
     device: Name
-    output: Annotated[int, Field(ge=0, lt=64)]
+    output: Annotated[int, Field(ge=0, lt=256)]
     pulse_s: Annotated[float, Field(ge=0.1, le=60)] = 3.0
 
 

@@ -43,14 +43,15 @@ class _Door:
     failed_mono: float = float("-inf")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Order:
     door: DoorId
     taken_mono: float
+    sent_s: float | None = None  # camera frame taken to the last byte handed over
 
 
 class Locks:
-    """Sent(door, seconds from camera frame to the last byte) goes to `on_sent` for the metrics."""
+    """`on_sent(door, seconds)`: camera frame taken to the last byte of the order, for metrics."""
 
     def __init__(
         self,
@@ -109,7 +110,8 @@ class Locks:
             if isinstance(event, OrderSent):
                 order = self._orders.get(event.order_id)
                 if order:
-                    self._on_sent(order.door, event.at - order.taken_mono)
+                    order.sent_s = event.at - order.taken_mono
+                    self._on_sent(order.door, order.sent_s)
             elif isinstance(event, OrderDone):
                 self._done(event)
             elif isinstance(event, OrderFailed):
@@ -124,7 +126,13 @@ class Locks:
         if order is None:
             return
         self._step(order.door, LockAnswered(unlocked=True), self._clock.mono())
-        self._tell(EventKind.UNLOCKED, order.door, outcome=event.outcome.value)
+        sent_ms = round((order.sent_s or 0.0) * 1000, 1)
+        self._tell(
+            EventKind.UNLOCKED,
+            order.door,
+            outcome=event.outcome.value,
+            frame_to_unlock_ms=sent_ms,
+        )
 
     def _failed(self, number: int, why: str) -> None:
         order = self._orders.pop(number, None)

@@ -61,8 +61,13 @@ class Frame(Protocol):
     def taken_mono(self) -> float: ...
 
 
+class Kept(Protocol):
+    @property
+    def kept(self) -> bool: ...
+
+
 class AuditTrail(Protocol):
-    def record(self, event: AccessEvent) -> object:
+    def record(self, event: AccessEvent) -> Kept:
         """Returns when the row is written: on disk, or in the ring while the disk fails."""
 
     def post(self, event: AccessEvent) -> object: ...
@@ -133,9 +138,9 @@ class Passage:
         if not decision.granted:
             self.journal.post(event)
             return True
-        self.journal.record(event)
+        kept = self.journal.record(event).kept
         again = self._decide(replace(sighting, door=decision.door))
-        if not again.granted:
+        if not (kept and again.granted):
             # Revoked (or late) while the row was being written: nothing is sent, the trail says so.
             track.untell(decision)
             self.journal.post(self._event(EventKind.WITHDRAWN, again, sighting))

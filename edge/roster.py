@@ -43,8 +43,9 @@ class Revoke:
 
 Op = Put | Revoke
 
-# Highest revocation pv per (person, grant); grant None = all of the person's grants.
-DenySet = Mapping[tuple[PersonId, GrantId | None], int]
+# Highest revocation pv per person and grant; grant None = all of the person's grants.
+Denied = Mapping[GrantId | None, int]
+DenySet = Mapping[PersonId, Denied]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +71,8 @@ class Applied:
 
     roster: ZoneRoster
     changed: frozenset[PersonId]
-    erased: frozenset[PersonId]  # no grant left: templates and credentials must go
-    faults: tuple[str, ...]  # pv_leap | pv_old, one per op that changed nothing
+    erased: frozenset[PersonId]  # lost their last grant, have no template now: it must go
+    faults: tuple[str, ...]  # pv_leap | pv_old | unreadable, one per op that changed nothing
 
 
 def apply(roster: ZoneRoster, ops: Sequence[tuple[Op | None, bytes]], *, first_seq: int) -> Applied:
@@ -102,7 +103,10 @@ def apply(roster: ZoneRoster, ops: Sequence[tuple[Op | None, bytes]], *, first_s
         digest += _term(record) - (_term(old) if old else 0)
         people[op.person] = record
         changed.add(op.person)
-        (erased.add if record.status is Status.REVOKED else erased.discard)(op.person)
+        if record.status is Status.REVOKED:
+            erased.add(op.person)
+        elif record.templates:
+            erased.discard(op.person)
     after = replace(
         roster,
         applied_seq=seq,
@@ -138,15 +142,17 @@ def _revoke(old: Record | None, op: Revoke) -> Record:
     return Record(op.person, op.pv, old.tv if old else 0, status, left, templates)
 
 
-def _bury(tombstones: dict[tuple[PersonId, GrantId | None], int], op: Op) -> None:
+def _bury(tombstones: dict[PersonId, Denied], op: Op) -> None:
     """A revocation leaves a tombstone per grant; a later put lifts those it names again."""
+    mine = dict(tombstones.get(op.person, {}))
     if isinstance(op, Put):
-        for grant in op.grants:
-            tombstones.pop((op.person, grant.grant_id), None)
-        tombstones.pop((op.person, None), None)
+        for lifted in (None, *(grant.grant_id for grant in op.grants)):
+            mine.pop(lifted, None)
     else:
-        for grant_id in (None,) if op.grant_ids is None else op.grant_ids:
-            tombstones[op.person, grant_id] = op.pv
+        mine |= dict.fromkeys((None,) if op.grant_ids is None else op.grant_ids, op.pv)
+    tombstones[op.person] = mine
+    if not mine:
+        del tombstones[op.person]
 
 
 def _term(record: Record) -> int:
@@ -158,13 +164,13 @@ def digest_of(people: Iterable[Record]) -> int:
     return sum(map(_term, people)) % DIGEST_MOD
 
 
-def deny(entries: Iterable[Revoke]) -> dict[tuple[PersonId, GrantId | None], int]:
+def deny(entries: Iterable[Revoke]) -> DenySet:
     """The deny set of revocations that run ahead of the log."""
-    denied: dict[tuple[PersonId, GrantId | None], int] = {}
+    denied: dict[PersonId, dict[GrantId | None, int]] = {}
     for op in entries:
+        mine = denied.setdefault(op.person, {})
         for grant_id in (None,) if op.grant_ids is None else op.grant_ids:
-            key = (op.person, grant_id)
-            denied[key] = max(denied.get(key, 0), op.pv)
+            mine[grant_id] = max(mine.get(grant_id, 0), op.pv)
     return denied
 
 
@@ -183,9 +189,9 @@ class RosterView:
         """True when a revocation at least as new as the record names the person or the grant."""
         roster = self.zones.get(zone)
         for denied in (self.ahead.get(zone, {}), roster.tombstones if roster else {}):
-            for key in ((record.person, grant_id), (record.person, None)):
-                if denied.get(key, -1) >= record.pv:
-                    return True
+            mine = denied.get(record.person, {})
+            if max(mine.get(grant_id, -1), mine.get(None, -1)) >= record.pv:
+                return True
         return False
 
 

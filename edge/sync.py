@@ -24,6 +24,7 @@ from edge.keys import Identity
 from edge.link import Received
 from edge.replica import Outgoing, Replica
 from edge.terms import ZoneId
+from edge.trail import TrailFault
 from edge.trust import TrustBook
 from edge.wire import Type
 
@@ -174,8 +175,8 @@ class Sync:
 
     def _send(self, outgoing: Iterable[Outgoing]) -> None:
         for kind, body in outgoing:
-            leaf = "events" if kind is Type.EVENTS else "up"
-            self.line.publish(wire.gate_topic(self.gate, leaf), self._sign(kind, body))
+            topic = wire.gate_topic(self.gate, "events" if kind is Type.EVENTS else "up")
+            self.line.publish(topic, self._sign(kind, body))
 
     def _sign(self, kind: Type, body: wire.Body) -> bytes:
         return encode(kind, body, self.identity.sign, direction="up", target=self.gate)
@@ -221,8 +222,13 @@ class Sync:
             return
         zone = next(iter(self.replica.zones), None)
         key = self.book.newest(zone, "kr") if zone else None
-        rows = self.journal.outbox(self.journal.acked_no, EVENTS_BATCH) if key else []
-        if zone is None or key is None or not rows:
+        if zone is None or key is None:
+            return
+        try:
+            rows = self.journal.outbox(self.journal.acked_no, EVENTS_BATCH)
+        except TrailFault:  # the disk fails: `/healthz` says so, and the rows are still there
+            return
+        if not rows:
             return
         epoch, secret = key
         first = rows[0].event_no

@@ -1,0 +1,171 @@
+"""The audit trail and the outbox towards the office: append-only, hash-chained.
+
+The `journal` thread is the only writer. `record` returns when the row is on the disk (callers that
+wait at the same time share one transaction), and only then may a lock be ordered. On a full or
+failing disk rows go to a bounded ring and are written when it heals: nobody is locked out by a
+disk. The chain covers SHA-256(salt | payload): a payload can be erased and the chain still holds.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import threading
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge.clock import Clock
+from edge.terms import AccessEvent, EventKind
+from edge.trail import Row, Trail, TrailFault, encode_event
+
+QUEUE_EVENTS = 2000
+RING_ROWS = 1000
+TICK_S = 0.2
+RETRY_S = 1.0  # between attempts while the disk refuses
+SALT_BYTES = 16
+
+log = logging.getLogger("edge.journal")
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """`kept` False: the row is nowhere, so nothing may be unlocked on it. `durable` False: it
+    waits in memory, because the disk does not take it."""
+
+    kept: bool
+    durable: bool
+
+
+@dataclass(slots=True)
+class _Waiting:
+    event: AccessEvent
+    done: threading.Event | None = None
+    durable: bool = False
+
+
+class Journal:
+    def __init__(self, path: Path, clock: Clock, *, max_rows: int = 1_000_000) -> None:
+        """Opens the trail. TrailFault when the file is there and is no trail."""
+        self._clock, self._max_rows = clock, max_rows
+        self._trail = Trail(path)
+        self._queue: queue.Queue[_Waiting] = queue.Queue(QUEUE_EVENTS)
+        self._ring: deque[AccessEvent] = deque()
+        self._lost = 0  # rows that neither disk nor ring could take
+        self._retry_mono = float("-inf")
+        self._why: str | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
+        self.ticked_mono = clock.mono()
+        self.clean_start = self._trail.ended_cleanly
+
+    # --- any thread ---
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Write what waits and the row of a clean end."""
+        if self._thread.is_alive():
+            self.post(AccessEvent(EventKind.STOP, self._clock.wall()))
+            self._stop.set()
+            self._thread.join(5.0)
+        self._trail.close()
+
+    def record(self, event: AccessEvent, timeout_s: float = 1.0) -> Recorded:
+        """Returns when the row is on the disk, or in the ring while the disk does not take it."""
+        waiting = _Waiting(event, threading.Event())
+        assert waiting.done is not None
+        try:
+            self._queue.put(waiting, timeout=timeout_s)
+        except queue.Full:
+            self._lost += 1
+            return Recorded(kept=False, durable=False)
+        waiting.done.wait(timeout_s)
+        return Recorded(kept=True, durable=waiting.durable)
+
+    def post(self, event: AccessEvent) -> None:
+        """Does not wait. What finds the queue full is counted, and the trail says how many."""
+        try:
+            self._queue.put_nowait(_Waiting(event))
+        except queue.Full:
+            self._lost += 1
+
+    def degraded(self) -> str | None:
+        return f"audit_degraded: {self._why}" if self._why else None
+
+    def outbox(self, after_no: int, limit: int = 100) -> list[Row]:
+        """Rows behind `after_no`, oldest first, without a gap between them."""
+        return self._trail.rows(after_no, limit)
+
+    def acked(self, upto: int, chain_hash: bytes) -> bool:
+        """The office holds all up to `upto`. False when its chain is not ours: an alarm."""
+        return self._trail.anchor(upto, chain_hash)
+
+    @property
+    def acked_no(self) -> int:
+        return self._trail.anchored_no
+
+    def head(self) -> tuple[int, bytes]:
+        """(last event_no, its hash)."""
+        return self._trail.head
+
+    # --- the journal thread ---
+
+    def _run(self) -> None:
+        while not (self._stop.is_set() and self._queue.empty()):
+            self.ticked_mono = self._clock.mono()
+            batch = self._take()
+            if batch or (self._ring and self._clock.mono() >= self._retry_mono):
+                self._write(batch)
+
+    def _take(self) -> list[_Waiting]:
+        """Everything that waits now, at most a tick after the first."""
+        try:
+            batch = [self._queue.get(timeout=TICK_S)]
+        except queue.Empty:
+            return []
+        while not self._queue.empty():
+            batch.append(self._queue.get_nowait())
+        return batch
+
+    def _write(self, batch: list[_Waiting]) -> None:
+        lost, gap = self._lost, self._gap()
+        events = [*self._ring, *gap, *(waiting.event for waiting in batch)]
+        try:
+            if self._why and self._clock.mono() < self._retry_mono:
+                raise TrailFault(self._why)
+            self._trail.append([_sealed_row(event) for event in events])
+            self._trail.trim(self._max_rows)
+            self._ring.clear()
+            self._why, self._lost = None, self._lost - lost
+        except TrailFault as error:
+            self._keep(batch, str(error))
+        for waiting in batch:
+            waiting.durable = self._why is None
+            if waiting.done:
+                waiting.done.set()
+
+    def _gap(self) -> list[AccessEvent]:
+        """Says how many rows neither the disk nor the ring could take."""
+        if not self._lost:
+            return []
+        facts: dict[str, str | int | float | bool] = {"rows": self._lost}
+        return [AccessEvent(EventKind.GAP, self._clock.wall(), facts=facts)]
+
+    def _keep(self, batch: list[_Waiting], why: str) -> None:
+        if self._why is None:
+            log.error("audit trail not written", extra={"why": why})
+        if self._clock.mono() >= self._retry_mono:
+            self._retry_mono = self._clock.mono() + RETRY_S
+        self._why = why
+        for waiting in batch:
+            self._ring.append(waiting.event)
+        while len(self._ring) > RING_ROWS:
+            self._lost += 1
+            self._ring.popleft()
+
+
+def _sealed_row(event: AccessEvent) -> tuple[bytes, bytes]:
+    return os.urandom(SALT_BYTES), encode_event(event)

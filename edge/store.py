@@ -1,0 +1,283 @@
+"""The encrypted embedding cache and everything the gate knows of its rosters, on the disk.
+
+SQLite through sqlite-utils, WAL and synchronous=FULL: with NORMAL a power cut lost acknowledged
+rows in half of all crash states. Written by the sync thread only, inside `db.atomic()`. Corruption
+is never an exception for the caller and never a grant: a zone that does not hold is dropped and
+pulled again, a file that is no database is set aside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cbor2
+import sqlite_utils
+
+from edge import records
+from edge.keys import Envelope, Kek, KeyFault
+from edge.roster import ZoneRoster, digest_of
+from edge.terms import PersonId, ZoneId
+from edge.wire import Which
+
+SCHEMA_VERSION = 1
+CHECKPOINT = "PRAGMA wal_checkpoint(TRUNCATE)"
+TABLES: dict[str, tuple[dict[str, type], str | tuple[str, ...]]] = {
+    "records": (
+        {"zone": str, "person": bytes, "pv": int, "tv": int, "status": int,
+         "wrapped": bytes, "sealed": bytes},
+        ("zone", "person"),
+    ),
+    "standing": ({"zone": str, "wrapped": bytes, "sealed": bytes}, "zone"),
+    "zone_keys": (
+        {"zone": str, "which": str, "key_epoch": int, "wrapped": bytes, "sealed": bytes},
+        ("zone", "which", "key_epoch"),
+    ),
+    "papers": ({"name": str, "raw": bytes}, "name"),
+    "beacons": ({"zone": str, "epoch": int, "n": int, "at": float}, "zone"),
+    "ahead": ({"zone": str, "seq": int, "signed": bytes}, ("zone", "seq")),
+    "revocations": ({"zone": str, "seq": int, "signed": bytes}, ("zone", "seq")),
+}  # fmt: skip
+
+log = logging.getLogger("edge.store")
+
+
+class StoreFault(RuntimeError):
+    """The disk does not take it (full, read-only, failing); one line. A later save may heal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """`refused`: one line for each zone or file that did not hold and begins empty."""
+
+    zones: Mapping[ZoneId, ZoneRoster] = field(default_factory=dict)
+    ahead: Mapping[ZoneId, dict[int, bytes]] = field(default_factory=dict)
+    refused: tuple[str, ...] = ()
+
+
+class Store:
+    def __init__(self, path: Path, kek: Kek, gate: str) -> None:
+        """Opens or makes the file. StoreFault when it is of a newer menjin or cannot be made."""
+        self.path, self._gate, self._envelope = path, gate, Envelope(kek)
+        self._set_aside: list[str] = []
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            self._db = self._open()
+        except sqlite3.OperationalError as error:
+            raise StoreFault(f"{path}: {error}") from None
+        except sqlite3.DatabaseError as error:
+            self._put_aside(str(error))
+            self._db = self._open()
+
+    def _open(self) -> sqlite_utils.Database:
+        connection = sqlite3.connect(self.path, check_same_thread=False, timeout=5.0)
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+        connection.isolation_level = None  # transactions are begun and ended by db.atomic() alone
+        database = sqlite_utils.Database(connection)
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version > SCHEMA_VERSION:
+            connection.close()
+            raise StoreFault(f"{self.path}: written by a newer menjin; install that version")
+        if version == 0:
+            with database.atomic():
+                for name, (columns, key) in TABLES.items():
+                    database.table(name).create(columns, pk=key, if_not_exists=True)
+                database.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        self.path.chmod(0o600)
+        return database
+
+    def _put_aside(self, why: str) -> None:
+        """The file is no database any more. The box's identity is elsewhere, so it can begin anew:
+        papers and keys come again with HELLO, the roster with PULL."""
+        with contextlib.suppress(AttributeError):
+            self._db.conn.close()
+        number = len(list(self.path.parent.glob(f"{self.path.name}.refused-*"))) + 1
+        for suffix in ("", "-wal", "-shm"):
+            part = self.path.with_name(self.path.name + suffix)
+            if part.exists():
+                part.rename(self.path.with_name(f"{self.path.name}.refused-{number}{suffix}"))
+        self._set_aside.append(f"{self.path.name} set aside: {why}")
+
+    def close(self) -> None:
+        self._db.conn.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[sqlite_utils.Database]:
+        """One transaction; whatever the disk says is a StoreFault."""
+        try:
+            with self._db.atomic():
+                yield self._db
+        except sqlite3.Error as error:
+            raise StoreFault(f"{self.path.name}: {error}") from None
+
+    # --- the roster ---
+
+    def load(self) -> Loaded:
+        """Everything that holds. What does not is erased here and named in `refused`."""
+        try:
+            loaded, bad = _load(self._db, self._envelope, self._gate)
+        except sqlite3.DatabaseError as error:
+            self._put_aside(str(error))
+            self._db = self._open()
+            return Loaded(refused=tuple(self._set_aside))
+        for zone in bad:
+            with contextlib.suppress(StoreFault):
+                self.reset(zone)
+        refused = (*self._set_aside, *(f"zone {zone}: {why}" for zone, why in bad.items()))
+        return Loaded(loaded.zones, loaded.ahead, refused)
+
+    @staticmethod
+    def peek(path: Path, kek: Kek, gate: str) -> Loaded:
+        """What a running daemon's cache holds, without writing a byte."""
+        connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5.0)
+        try:
+            loaded, bad = _load(sqlite_utils.Database(connection), Envelope(kek), gate)
+        except sqlite3.DatabaseError as error:
+            raise StoreFault(f"{path}: {error}") from None
+        finally:
+            connection.close()
+        return Loaded(loaded.zones, loaded.ahead, tuple(f"zone {z}: {w}" for z, w in bad.items()))
+
+    def save(
+        self, after: ZoneRoster, changed: Iterable[PersonId], erased: Iterable[PersonId]
+    ) -> None:
+        """The changed records and the zone's standing, in one transaction. O(changed)."""
+        rows = [
+            records.pack(
+                self._envelope,
+                self._gate,
+                after.zone,
+                after.people[person],
+                after.tombstones.get(person, {}),
+            )
+            for person in changed
+        ]
+        with self._writing() as db:
+            if rows:
+                db.table("records").insert_all(rows, replace=True)
+            standing = records.pack_standing(self._envelope, self._gate, after)
+            db.table("standing").insert(standing, replace=True)
+        if any(True for _ in erased):
+            self._forget()
+
+    def _forget(self) -> None:
+        """What was erased leaves the write-ahead log too (secure_delete zeroes the pages)."""
+        with contextlib.suppress(sqlite3.Error):
+            self._db.conn.execute(CHECKPOINT).fetchall()
+
+    def reset(self, zone: str) -> None:
+        """Drop a zone's rows: its log is pulled from the beginning."""
+        with self._writing() as db:
+            for table in ("records", "standing", "ahead", "beacons"):
+                db.table(table).delete_where("zone = ?", [zone])
+
+    def save_ahead(self, zone: ZoneId, seq: int, signed: bytes) -> None:
+        with self._writing() as db:
+            row = {"zone": zone, "seq": seq, "signed": signed}
+            db.table("ahead").insert(row, replace=True)
+
+    def drop_ahead(self, zone: ZoneId, upto: int) -> None:
+        with self._writing() as db:
+            db.table("ahead").delete_where("zone = ? and seq <= ?", [zone, upto])
+
+    def keep_revocation(self, zone: ZoneId, seq: int, signed: bytes) -> None:
+        """The signed bytes of a revocation, for an office restored from an old backup."""
+        with self._writing() as db:
+            row = {"zone": zone, "seq": seq, "signed": signed}
+            db.table("revocations").insert(row, replace=True)
+
+    # --- freshness ---
+
+    def beacon(self, zone: ZoneId) -> tuple[int, int]:
+        """(epoch, n) of the newest beacon believed; (0, 0) before any."""
+        rows = list(self._db.table("beacons").rows_where("zone = ?", [zone]))
+        return (rows[0]["epoch"], rows[0]["n"]) if rows else (0, 0)
+
+    def put_beacon(self, zone: ZoneId, epoch: int, n: int, at: float) -> None:
+        with self._writing() as db:
+            row = {"zone": zone, "epoch": epoch, "n": n, "at": at}
+            db.table("beacons").insert(row, replace=True)
+
+    def time_floor(self) -> float:
+        """The latest signed time seen (wall seconds): the clock is not believed below it."""
+        return max((float(row["at"]) for row in self._db.table("beacons").rows), default=0.0)
+
+    # --- papers and keys (edge.trust.Papers) ---
+
+    def trust(self) -> bytes | None:
+        return self._papers().get("trust")
+
+    def put_trust(self, raw: bytes) -> None:
+        self._put_paper("trust", raw)
+
+    def members(self) -> Mapping[str, bytes]:
+        return {
+            name.removeprefix("member:"): raw
+            for name, raw in self._papers().items()
+            if name.startswith("member:")
+        }
+
+    def put_member(self, member: str, raw: bytes) -> None:
+        self._put_paper(f"member:{member}", raw)
+
+    def _papers(self) -> dict[str, bytes]:
+        return {row["name"]: row["raw"] for row in self._db.table("papers").rows}
+
+    def _put_paper(self, name: str, raw: bytes) -> None:
+        with self._writing() as db:
+            db.table("papers").insert({"name": name, "raw": raw}, replace=True)
+
+    def zone_keys(self) -> Mapping[tuple[str, Which, int], bytes]:
+        """Those that open; one that does not is left out and comes again with HELLO."""
+        keys: dict[tuple[str, Which, int], bytes] = {}
+        for row in self._db.table("zone_keys").rows:
+            name = (row["zone"], row["which"], row["key_epoch"])
+            with contextlib.suppress(KeyFault):
+                keys[name] = self._envelope.open(row["wrapped"], row["sealed"], self._key_aad(name))
+        return keys
+
+    def put_zone_key(self, zone: str, which: Which, key_epoch: int, key: bytes) -> None:
+        name = (zone, which, key_epoch)
+        wrapped, sealed = self._envelope.seal(key, self._key_aad(name))
+        row: dict[str, Any] = {"zone": zone, "which": which, "key_epoch": key_epoch}
+        with self._writing() as db:
+            db.table("zone_keys").insert(row | {"wrapped": wrapped, "sealed": sealed}, replace=True)
+
+    def _key_aad(self, name: tuple[str, Which, int]) -> bytes:
+        return cbor2.dumps([records.SCHEMA, "zone key", self._gate, *name], canonical=True)
+
+
+def _load(
+    db: sqlite_utils.Database, envelope: Envelope, gate: str
+) -> tuple[Loaded, dict[str, str]]:
+    """What holds, and why each other zone does not."""
+    people: dict[str, dict[PersonId, Any]] = {}
+    bad: dict[str, str] = {}
+    for row in db.table("records").rows:
+        try:
+            record, denied = records.unpack(envelope, gate, row)
+            people.setdefault(row["zone"], {})[record.person] = (record, denied)
+        except (KeyFault, ValueError, TypeError) as error:
+            bad[str(row["zone"])] = f"a record was swapped, moved or altered ({error})"
+    zones: dict[ZoneId, ZoneRoster] = {}
+    for row in db.table("standing").rows:
+        mine = people.pop(row["zone"], {})
+        if row["zone"] in bad:
+            continue
+        try:
+            standing, count = records.unpack_standing(envelope, gate, row)
+            digest = digest_of(record for record, _ in mine.values())
+            zones[standing.zone] = records.assemble(standing, count, mine, digest)
+        except (KeyFault, ValueError, TypeError) as error:
+            bad[str(row["zone"])] = str(error)
+    bad |= {zone: "records without a standing" for zone in people if zone not in bad}
+    ahead: dict[ZoneId, dict[int, bytes]] = {}
+    for row in db.table("ahead").rows:
+        ahead.setdefault(ZoneId(row["zone"]), {})[row["seq"]] = row["signed"]
+    return Loaded(zones, ahead), bad

@@ -1,0 +1,273 @@
+"""The file behind the audit trail: rows, their chain, the anchor the office signed, and reading it
+from outside while a daemon writes.
+
+h_n = SHA-256(h_{n-1} | event_no u64 big-endian | SHA-256(salt | payload)), h_0 = 32 zero bytes.
+An event_no is never used twice. Rows the office holds may age out from the front: the chain then
+begins at `base`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import cbor2
+import sqlite_utils
+
+from edge.terms import (
+    AccessEvent,
+    DoorId,
+    EventKind,
+    GrantId,
+    PersonId,
+    Reason,
+    ZoneId,
+)
+
+FIRST_HASH = bytes(32)
+SCHEMA_VERSION = 1
+
+
+class TrailFault(RuntimeError):
+    """The disk does not take a row, or the file is no trail; one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    event_no: int
+    salt: bytes
+    payload: bytes
+    hash: bytes
+    prev_hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    ok: bool
+    rows: int
+    first_bad_no: int | None
+    why: str
+    head_no: int
+    head_hash: bytes
+    anchor_no: int
+
+
+def encode_event(event: AccessEvent) -> bytes:
+    """CBOR with short keys; absent fields are left out."""
+    fields: dict[str, object] = {"k": event.kind.value, "at": round(event.at * 1000)}
+    optional = {
+        "d": event.door,
+        "z": event.zone,
+        "p": event.person,
+        "r": event.reason.value if event.reason else None,
+        "g": event.grant_id,
+        "f": event.facts or None,
+    }
+    fields |= {key: value for key, value in optional.items() if value is not None}
+    return cbor2.dumps(fields)
+
+
+def decode_event(payload: bytes) -> AccessEvent:
+    """ValueError when it is no event of ours."""
+    try:
+        fields = cbor2.loads(payload)
+        return AccessEvent(
+            kind=EventKind(fields["k"]),
+            at=fields["at"] / 1000,
+            door=DoorId(fields["d"]) if "d" in fields else None,
+            zone=ZoneId(fields["z"]) if "z" in fields else None,
+            person=PersonId(fields["p"]) if "p" in fields else None,
+            reason=Reason(fields["r"]) if "r" in fields else None,
+            grant_id=GrantId(fields["g"]) if "g" in fields else None,
+            facts=dict(fields.get("f", {})),
+        )
+    except (cbor2.CBORDecodeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"not an event: {error}") from None
+
+
+def link(prev_hash: bytes, event_no: int, salt: bytes, payload: bytes) -> bytes:
+    content = hashlib.sha256(salt + payload).digest()
+    return hashlib.sha256(prev_hash + event_no.to_bytes(8, "big") + content).digest()
+
+
+class Trail:
+    """One file. `append` on the journal thread; reading and anchoring from the sync thread."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._lock = path, threading.Lock()
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            self._db = self._open()
+            self.head = self._read_head()
+            self.anchored_no = self._mark("anchor")[0]
+            self.ended_cleanly = self._last_kind() in (None, EventKind.STOP)
+        except (sqlite3.Error, ValueError) as error:
+            raise TrailFault(f"{path}: {error}; move it away and keep it for the office") from None
+
+    def _open(self) -> sqlite_utils.Database:
+        connection = sqlite3.connect(self.path, check_same_thread=False, timeout=5.0)
+        connection.isolation_level = None
+        for pragma in ("journal_mode=WAL", "synchronous=FULL"):
+            connection.execute(f"PRAGMA {pragma}")
+        database = sqlite_utils.Database(connection)
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version > SCHEMA_VERSION:
+            raise ValueError("written by a newer menjin")
+        if version == 0:
+            with database.atomic():
+                columns = {"event_no": int, "salt": bytes, "payload": bytes, "hash": bytes}
+                database.table("rows").create(columns, pk="event_no", if_not_exists=True)
+                marks = {"name": str, "event_no": int, "hash": bytes}
+                database.table("marks").create(marks, pk="name", if_not_exists=True)
+                database.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        self.path.chmod(0o600)
+        return database
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.conn.close()
+
+    def _mark(self, name: str) -> tuple[int, bytes]:
+        """`anchor`: what the office acknowledged; `base`: the row before the first one kept."""
+        rows = list(self._db.table("marks").rows_where("name = ?", [name]))
+        return (rows[0]["event_no"], rows[0]["hash"]) if rows else (0, FIRST_HASH)
+
+    def _read_head(self) -> tuple[int, bytes]:
+        last = next(self._db.query("select event_no, hash from rows order by event_no desc"), None)
+        kept = (last["event_no"], last["hash"]) if last else (0, FIRST_HASH)
+        return max(kept, self._mark("base"), self._mark("anchor"), key=lambda mark: mark[0])
+
+    def _last_kind(self) -> EventKind | None:
+        last = next(self._db.query("select payload from rows order by event_no desc"), None)
+        return decode_event(last["payload"]).kind if last else None
+
+    def append(self, rows: Sequence[tuple[bytes, bytes]]) -> None:
+        """(salt, payload) in order, in one transaction. TrailFault when the disk refuses."""
+        number, prev = self.head
+        chained = []
+        for salt, payload in rows:
+            number += 1
+            prev = link(prev, number, salt, payload)
+            chained.append({"event_no": number, "salt": salt, "payload": payload, "hash": prev})
+        with self._lock, _disk():
+            with self._db.atomic():
+                self._db.table("rows").insert_all(chained)
+            self.head = (number, prev)
+
+    def rows(self, after_no: int, limit: int) -> list[Row]:
+        """TrailFault when the disk cannot be read."""
+        with self._lock, _disk():
+            before = self._mark("base")
+            earlier = list(self._db.table("rows").rows_where("event_no = ?", [after_no]))
+            prev = earlier[0]["hash"] if earlier else before[1]
+            found = []
+            where = "event_no > ?"
+            for row in self._db.table("rows").rows_where(
+                where, [after_no], order_by="event_no", limit=limit
+            ):
+                found.append(Row(prev_hash=prev, **row))
+                prev = row["hash"]
+            return found
+
+    def anchor(self, upto: int, chain_hash: bytes) -> bool:
+        """Keep what the office acknowledged. False when our chain says otherwise."""
+        if upto <= self.anchored_no:
+            return True
+        with self._lock, _disk():
+            mine = list(self._db.table("rows").rows_where("event_no = ?", [upto]))
+            if not mine or mine[0]["hash"] != chain_hash:
+                return False
+            mark = {"name": "anchor", "event_no": upto, "hash": chain_hash}
+            with self._db.atomic():
+                self._db.table("marks").insert(mark, replace=True)
+            self.anchored_no = upto
+        return True
+
+    def trim(self, max_rows: int) -> None:
+        """Acknowledged rows beyond `max_rows` age out; what the office lacks is never dropped."""
+        cut = min(self.head[0] - max_rows, self.anchored_no)
+        with self._lock, _disk():
+            if cut <= self._mark("base")[0]:
+                return
+            last = next(iter(self._db.table("rows").rows_where("event_no = ?", [cut])))
+            mark = {"name": "base", "event_no": cut, "hash": last["hash"]}
+            with self._db.atomic():
+                self._db.table("rows").delete_where("event_no <= ?", [cut])
+                self._db.table("marks").insert(mark, replace=True)
+
+
+@contextlib.contextmanager
+def _disk() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise TrailFault(str(error)) from None
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[sqlite_utils.Database]:
+    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5.0)
+    try:
+        yield sqlite_utils.Database(connection)
+    finally:
+        connection.close()
+
+
+def verify(path: Path) -> Verified:
+    """Walk the chain of a file that a daemon may be writing; the first row that does not hold."""
+    number, prev, count = 0, FIRST_HASH, 0
+    anchor_no = 0
+    try:
+        with _reading(path) as db:
+            marks = {row["name"]: row for row in db.table("marks").rows}
+            if "base" in marks:
+                number, prev = marks["base"]["event_no"], marks["base"]["hash"]
+            anchor = marks.get("anchor")
+            anchor_no = anchor["event_no"] if anchor else 0
+            for row in db.table("rows").rows_where(order_by="event_no"):
+                why = _wrong(row, number, prev, anchor)
+                if why:
+                    return Verified(False, count, row["event_no"], why, number, prev, anchor_no)
+                number, prev, count = row["event_no"], row["hash"], count + 1
+    except (sqlite3.Error, TypeError) as error:
+        why = f"cannot be read: {error}"
+        return Verified(False, count, number + 1, why, number, prev, anchor_no)
+    if number < anchor_no:
+        why = f"rows up to {anchor_no}, which the office holds, were cut off"
+        return Verified(False, count, number + 1, why, number, prev, anchor_no)
+    return Verified(True, count, None, "", number, prev, anchor_no)
+
+
+def _wrong(row: dict[str, Any], number: int, prev: bytes, anchor: dict[str, Any] | None) -> str:
+    if row["event_no"] != number + 1:
+        return f"row {number + 1} is missing"
+    if link(prev, row["event_no"], row["salt"], row["payload"]) != row["hash"]:
+        return "altered, or the row before it was"
+    if anchor and anchor["event_no"] == row["event_no"] and anchor["hash"] != row["hash"]:
+        return "not the row that the office acknowledged"
+    return ""
+
+
+def export(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows for a person or a program, oldest first; persons by pseudonym."""
+    with _reading(path) as db:
+        for row in db.table("rows").rows_where(order_by="event_no"):
+            event = decode_event(row["payload"])
+            yield {
+                "event_no": row["event_no"],
+                "at": datetime.fromtimestamp(event.at, UTC).isoformat(timespec="milliseconds"),
+                "kind": event.kind.value,
+                "door": event.door,
+                "zone": event.zone,
+                "person": event.person.hex() if event.person else None,
+                "reason": event.reason.value if event.reason else None,
+                "grant_id": event.grant_id,
+                "facts": event.facts,
+            }
