@@ -103,8 +103,8 @@ class ModbusRelay:
     ) -> None:
         if not 1 <= address <= 255:
             raise ValueError(f"a relay board has an address of 1 to 255, not {address}")
-        if not 1 <= outputs <= 64 or not 0 <= inputs <= 64:
-            raise ValueError("a relay board has 1 to 64 outputs and 0 to 64 inputs")
+        if not 1 <= outputs <= 256 or not 0 <= inputs <= 64:
+            raise ValueError("a relay board has 1 to 256 outputs and 0 to 64 inputs")
         self.capabilities = Capabilities(
             outputs, inputs, timed_unlock=timed, confirms=True, secure=False
         )

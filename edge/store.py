@@ -65,6 +65,7 @@ class Store:
         """Opens or makes the file. StoreFault when it is of a newer menjin or cannot be made."""
         self.path, self._gate, self._envelope = path, gate, Envelope(kek)
         self._set_aside: list[str] = []
+        self._erased_waits = True  # of the run before, which may have been cut off
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
             self._db = self._open()
@@ -163,13 +164,16 @@ class Store:
                 db.table("records").insert_all(rows, replace=True)
             standing = records.pack_standing(self._envelope, self._gate, after)
             db.table("standing").insert(standing, replace=True)
-        if any(True for _ in erased):
-            self._forget()
+        self._erased_waits |= any(True for _ in erased)
 
-    def _forget(self) -> None:
-        """What was erased leaves the write-ahead log too (secure_delete zeroes the pages)."""
+    def forget_erased(self) -> None:
+        """What was erased leaves the write-ahead log too (secure_delete zeroes the pages). After
+        the receipt, on the sync thread's next quiet moment: a revocation does not wait for it."""
+        if not self._erased_waits:
+            return
         with contextlib.suppress(sqlite3.Error):
-            self._db.conn.execute(CHECKPOINT).fetchall()
+            busy = self._db.conn.execute(CHECKPOINT).fetchone()[0]
+            self._erased_waits = bool(busy)
 
     def reset(self, zone: str) -> None:
         """Drop a zone's rows: its log is pulled from the beginning."""

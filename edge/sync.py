@@ -103,6 +103,8 @@ class Sync:
             received = self.line.receive(TICK_S)
             if received is not None:
                 self._take(received)
+            else:
+                self.replica.store.forget_erased()
             self._timers()
 
     # --- in ---
