@@ -118,7 +118,9 @@ class Demo:
     def enrolled(self, name: str, who: Identity, seed: int) -> None:
         tenancy, photo = f"T-{name}", self.rig.folder / f"{name}.png"
         _write(photo, render(who, Scene(), np.random.default_rng(seed)).image)
-        self.rig.enroll("tenancy", "add", tenancy, "--zone", ZONE, "--unit", unit_of(DOOR))
+        self.rig.enroll(
+            "tenancy", "add", tenancy, "--zone", ZONE, "--unit", unit_of(DOOR), "--household", "1"
+        )
         people, began = self._people(), time.monotonic()
         self.rig.enroll(
             "person", "add", "--photo", str(photo), "--tenancy", tenancy, "--id", name,

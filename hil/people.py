@@ -103,7 +103,17 @@ class PeopleRun:
     def enrol(self, person: Person) -> None:
         """From the first photo that the desk takes."""
         tenancy = tenancy_of(person)
-        self.rig.enroll("tenancy", "add", tenancy, "--zone", ZONE, "--unit", unit_of(person.door))
+        self.rig.enroll(
+            "tenancy",
+            "add",
+            tenancy,
+            "--zone",
+            ZONE,
+            "--unit",
+            unit_of(person.door),
+            "--household",
+            "1",
+        )
         said = "no photo"
         for photo in person.photos:
             done = self.rig.enroll(

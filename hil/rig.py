@@ -113,9 +113,7 @@ class Rig:
         port = free_port()
         embedded = self.broker_kind == "embedded"
         plain = ["--plain"] if embedded else []
-        self.enroll(
-            "roster", "init", "--broker-host", "127.0.0.1", "--broker-port", str(port), *plain
-        )
+        self.enroll("roster", "init", "--broker", f"127.0.0.1:{port}", *plain)
         self.broker = start_broker(self.broker_kind, self.home, port)
         self.enroll("zone", "add", ZONE)
         for door in self.doors:
@@ -123,7 +121,7 @@ class Rig:
             self.enroll("unit", "add", unit_of(door), "--zone", ZONE, "--door", door)
 
     def start_office(self) -> None:
-        self.spawn("office", [*ENROLL, "--home", str(self.home), "roster", "serve"])
+        self.spawn("office", [*ENROLL, "roster", "serve"])
 
     def join_gate(self) -> None:
         request, bundle = self.folder / "gate.request", self.folder / "gate.bundle"
@@ -171,24 +169,34 @@ class Rig:
     # --- processes ---
 
     def enroll(self, *arguments: str, ok: bool = True) -> subprocess.CompletedProcess[str]:
-        return self._run([*ENROLL, "--home", str(self.home), *arguments], ok)
+        return self._run([*ENROLL, *arguments], ok)
 
     def edge(self, *arguments: str, ok: bool = True) -> subprocess.CompletedProcess[str]:
         return self._run([*EDGE, *arguments], ok)
 
     def _run(self, command: list[str], ok: bool) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=COMMAND_TIMEOUT_S, check=False, env=ENV
+            command,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_TIMEOUT_S,
+            check=False,
+            env=self._env(),
         )
         if ok and done.returncode:
             said = (done.stderr or done.stdout).strip()
             raise RigError(f"`{' '.join(command[2:])}` ended with {done.returncode}: {said}")
         return done
 
+    def _env(self) -> dict[str, str]:
+        return {**ENV, "MENJIN_OFFICE": str(self.home)}
+
     def spawn(self, name: str, command: list[str]) -> None:
         log = (self.folder / f"{name}.log").open("ab")
         with log:
-            self._processes[name] = subprocess.Popen(command, stdout=log, stderr=log, env=ENV)
+            self._processes[name] = subprocess.Popen(
+                command, stdout=log, stderr=log, env=self._env()
+            )
 
     def start_gate(self) -> float:
         """Start `edge run`; returns the seconds until it serves and has its keys."""
