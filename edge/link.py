@@ -79,9 +79,10 @@ class Link:
         self._id, self._host, self._port, self._tls = client_id, host, port, tls
         self._five, self._topics, self._will = protocol == "5", list(subscriptions), will
         self._greet, self.name = on_connect, name
-        self.inbox: queue.Queue[Received] = queue.Queue(INBOX_MESSAGES)
+        self.inbox: queue.Queue[Received | None] = queue.Queue(INBOX_MESSAGES)
         self.dropped = 0  # messages that found the inbox full; the log is pulled again
         self._up, self._stop, self._again = threading.Event(), threading.Event(), threading.Event()
+        self._told = threading.Event()  # the broker has answered, or we are to stop
         self._client: mqtt.Client | None = None
         self._thread = threading.Thread(target=self._run, name=f"line-{name}", daemon=True)
 
@@ -102,6 +103,11 @@ class Link:
             return self.inbox.get(timeout=timeout)
         return None
 
+    def wake(self) -> None:
+        """Let a waiting `receive` return None now; one that finds the inbox full is awake."""
+        with contextlib.suppress(queue.Full):
+            self.inbox.put_nowait(None)
+
     def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> bool:
         """False when it was not even queued: not connected, or too much is unsent."""
         client = self._client
@@ -118,6 +124,7 @@ class Link:
 
     def close(self) -> None:
         self._stop.set()
+        self._told.set()
         if self._thread.is_alive():
             self._thread.join(CONNECT_TIMEOUT_S + 2)
 
@@ -127,6 +134,7 @@ class Link:
         pause = RETRY_FIRST_S
         while not self._stop.is_set():
             self._again.clear()
+            self._told.clear()
             if self._connect():
                 pause = RETRY_FIRST_S
                 self._hold()
@@ -147,7 +155,9 @@ class Link:
         except (OSError, ValueError) as error:
             log.info("broker not reached", extra={"host": self._host, "why": str(error)})
             return False
-        return self._up.wait(CONNECT_TIMEOUT_S)
+        if not self._stop.is_set():
+            self._told.wait(CONNECT_TIMEOUT_S)
+        return self._up.is_set()
 
     def _make(self) -> mqtt.Client:
         version = MQTTProtocolVersion.MQTTv5 if self._five else MQTTProtocolVersion.MQTTv311
@@ -168,7 +178,7 @@ class Link:
         client.on_socket_open = _no_delay
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
-        client.on_disconnect = lambda *_: self._up.clear()
+        client.on_disconnect = self._on_disconnect
         client.on_message = self._on_message
         return client
 
@@ -189,6 +199,7 @@ class Link:
     def _on_connect(self, client: mqtt.Client, _: Any, __: Any, reason: Any, ___: Any) -> None:
         if reason.is_failure:
             log.warning("broker refuses us", extra={"host": self._host, "why": str(reason)})
+            self._told.set()
         elif self._topics:
             client.subscribe([(topic, 1) for topic in self._topics])
         else:
@@ -197,8 +208,13 @@ class Link:
     def _on_subscribe(self, *_: Any) -> None:
         self._ready()
 
+    def _on_disconnect(self, *_: Any) -> None:
+        self._up.clear()
+        self._told.set()
+
     def _ready(self) -> None:
         self._up.set()
+        self._told.set()
         if self._greet:
             self._greet()
 
@@ -214,6 +230,7 @@ class Link:
             self.inbox.put_nowait(received)
         except queue.Full:
             self.dropped += 1
+            received.ack()  # else the broker's window of unacknowledged messages stays shut
 
 
 def _ack(client: mqtt.Client, mid: int, qos: int) -> None:
