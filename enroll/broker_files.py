@@ -13,8 +13,9 @@ from enroll.home import AUTHORITY_ID
 CONF = """\
 # The broker of an office (mosquitto 2). Made by `enroll roster init`.
 # It carries what it cannot read, forge or keep back unnoticed: nothing of value lives here.
-# To run it on another machine, copy this folder there, give the files to the user that mosquitto
-# runs as, and correct the four paths.
+# It runs as whoever made the office. For another machine, or another user (started as root,
+# mosquitto becomes the user `mosquitto`), copy this folder to where that user can read it, give it
+# to them with mode 0700, and correct the four paths.
 
 # Listener-wide settings belong to the listener below, not to one that somebody adds later.
 per_listener_settings true

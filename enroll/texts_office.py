@@ -131,8 +131,9 @@ TEXTS: dict[str, tuple[str, str]] = {
         "it is needed only to change keys",
     ),
     "office_broker": (
-        "启动消息服务器:mosquitto -c {conf}",
-        "start the broker with: mosquitto -c {conf}",
+        "用本用户启动消息服务器:mosquitto -c {conf};换用户或换机器见该文件开头",
+        "start the broker as this user: mosquitto -c {conf}; "
+        "for another user or machine see the top of that file",
     ),
     "bad_broker": (
         "{text} 不是 主机:端口,例如 broker.estate.lan:8883",

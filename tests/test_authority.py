@@ -427,8 +427,12 @@ def test_two_processes_that_append_at_once_keep_one_log(office: OfficeKit) -> No
     ]
     for writer in writers:
         assert writer.stdout and writer.stdout.readline() == "ready\n"
+    for writer in writers:  # both, before waiting for either
+        assert writer.stdin
+        writer.stdin.write("go\n")
+        writer.stdin.flush()
     for writer in writers:
-        writer.communicate("go\n", timeout=60)
+        writer.communicate(timeout=60)
         assert writer.returncode == 0
     head = office.authority.position(ZONE)
     assert head.head_seq == 4 * count
