@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 
-from enroll import texts_office
+from enroll import texts_live, texts_office
 
 LANGUAGES = ("zh", "en")
-TEXTS = dict(texts_office.TEXTS)
+TEXTS = {**texts_office.TEXTS, **texts_live.TEXTS}
 _chosen: list[str] = []  # by --lang
 
 
@@ -26,3 +26,14 @@ def language() -> str:
 
 def say(key: str, **facts: object) -> str:
     return TEXTS[key][LANGUAGES.index(language())].format(**facts)
+
+
+class _Untold(dict[str, object]):
+    def __missing__(self, name: str) -> str:
+        return "?"
+
+
+def say_refused(reason: str, **facts: object) -> str:
+    """A reason that came over the line: one word, without the facts that stay in the office."""
+    texts = TEXTS.get(f"refused_{reason}") or TEXTS["office_refuses"]
+    return texts[LANGUAGES.index(language())].format_map(_Untold(reason=reason, **facts))
