@@ -1,5 +1,5 @@
-"""`enroll`: the commands of an office, assembled. What each does is `commands_office`
-and `commands_members`; here is how a mistake is told: one line on stderr, exit 2.
+"""`enroll`: the commands of an office, assembled. What each does is `commands_office`,
+`commands_members` and `commands_live`; here is how a mistake is told: one line on stderr, exit 2.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import click
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 from edge.provision import PaperError
+from enroll import commands_live as live
 from enroll import commands_members as members
 from enroll import commands_office as office
 from enroll.home import OfficeError
@@ -35,6 +36,13 @@ def cli(lang: str | None) -> None:
       enroll unit add 3-1201 --zone lotus-garden --door main
       enroll gate add --request gate-1.request --zone lotus-garden --out gate-1.bundle
       enroll roster serve
+
+    \b
+    Every day:
+      enroll tenancy add T-2026-118 --zone lotus-garden --unit 3-1201 --household 3
+      enroll person add --photo wang.jpg --tenancy T-2026-118 --id R-0042 \\
+          --consent separate_written --transfer --models models/sim
+      enroll roster revoke T-2026-118 --authority-ref "notice of 2026-08-01" --wait
     """
     if lang:
         use_language(lang)
@@ -42,7 +50,7 @@ def cli(lang: str | None) -> None:
 
 @cli.group()
 def roster() -> None:
-    """The roster: make the office that keeps it."""
+    """The roster: make the office that keeps it, serve it, take rights away."""
 
 
 @cli.group()
@@ -50,11 +58,20 @@ def desk() -> None:
     """Enrolment desks."""
 
 
-roster.add_command(office.roster_init)
-desk.add_command(members.desk_add)
-desk.add_command(members.desk_list)
-for group in (office.zone, office.door, office.unit, office.tenancy, members.gate):
-    cli.add_command(group)
+for command in (office.roster_init, live.roster_serve, live.roster_revoke, live.roster_status):
+    roster.add_command(command)
+for command in (
+    live.desk_init,
+    members.desk_add,
+    live.desk_join,
+    live.desk_sync,
+    members.desk_list,
+):
+    desk.add_command(command)
+for command in (office.zone, office.door, office.unit, office.tenancy, members.gate):
+    cli.add_command(command)
+for command in (live.person, live.events):
+    cli.add_command(command)
 
 
 def main() -> None:

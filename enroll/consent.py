@@ -24,7 +24,7 @@ def consent(
     text_version: str = TEXT_VERSION,
     guardian: str = "",
 ) -> wire.Consent:
-    """`by`: who of the staff took it down; `at`: wall seconds. OfficeError for what is no consent."""
+    """`by`: who of the staff took it; `at`: wall seconds. OfficeError for what is no consent."""
     if basis not in BASES:
         raise OfficeError(say("consent_needed"))
     guardian = guardian.strip()
