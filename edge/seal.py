@@ -65,8 +65,8 @@ def unpack_vector(data: bytes) -> Vector:
     if len(data) % 2:
         raise SealError("template of an odd size")
     vector = np.frombuffer(data, dtype="<f2").astype(np.float32)
-    norm = float(np.linalg.norm(vector))
-    if not np.isfinite(norm) or norm < 0.5:
+    norm = float(np.linalg.norm(vector)) if np.isfinite(vector).all() else 0.0
+    if norm < 0.5:
         raise SealError("template without a direction")
     unit: Vector = vector / np.float32(norm)
     return unit

@@ -194,4 +194,5 @@ class AccessEvent:
 
 def is_unit(vector: Vector) -> bool:
     """True when `vector` is finite and of length 1 to within float32 rounding."""
-    return bool(np.isfinite(vector).all()) and abs(float(np.linalg.norm(vector)) - 1.0) < 1e-3
+    length = float(np.linalg.norm(vector.astype(np.float64)))  # float32 would overflow
+    return bool(np.isfinite(vector).all()) and abs(length - 1.0) < 1e-3
