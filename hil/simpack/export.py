@@ -22,7 +22,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from hil.simpack.data import CROP_SIZE, PAD_SIZE
 from hil.simpack.nets import Detector, PadNet, Recogniser
-from hil.simpack.papers import PACK, write_manifests
+from hil.simpack.papers import PACK, write_training
 
 OPSET = 18  # the newest this exporter writes without converting
 HALVED_FROM = 256  # initialisers with at least this many numbers are kept in half precision
@@ -151,7 +151,7 @@ def main() -> None:
     for name, model in models(asked.weights).items():
         onnx.save(model, asked.pack / name)
         print(name, (asked.pack / name).stat().st_size)
-    write_manifests(asked.pack)
+    write_training(asked.weights, asked.pack)
 
 
 if __name__ == "__main__":

@@ -98,7 +98,7 @@ def detection(reader: Reader, people: int, seed: int) -> dict[str, Any]:
     return {
         "faces": 2 * people,
         "missed": missed,
-        "frames_with_extra_boxes": extra,
+        "extra_boxes": extra,
         "keypoint_error_mean": round(float(np.mean(errors)), 4),
         "keypoint_error_p95": round(float(np.percentile(errors, 95)), 4),
         "faceless_frames": people,

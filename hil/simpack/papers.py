@@ -22,6 +22,25 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+def read_report(pack: Path) -> dict[str, Any]:
+    """The report so far; empty when there is none."""
+    path = pack / REPORT
+    report: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    return report
+
+
+def write_report(pack: Path, report: dict[str, Any]) -> None:
+    """Write the report, and its new hash into the manifest."""
+    (pack / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_manifests(pack)
+
+
+def write_training(weights: Path, pack: Path) -> None:
+    """Take over how the weights came about: seed, counts, seconds, last loss of each net."""
+    notes = {path.stem: json.loads(path.read_text("utf-8")) for path in weights.glob("*.json")}
+    write_report(pack, read_report(pack) | {"training": dict(sorted(notes.items()))})
+
+
 def set_threshold(folder: Path, threshold: float, reason: str) -> None:
     """Change what the manifest of a pack folder says about its threshold."""
     manifest = read_manifest(folder) | {"threshold": threshold, "threshold_reason": reason}

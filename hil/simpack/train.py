@@ -7,6 +7,7 @@ given), then trained on; the weights go to `--out`. Needs torch; nothing else in
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -96,6 +97,7 @@ class Run:
 
     def __init__(self, net: Any, extra: Any, plan: dict[str, Any]) -> None:
         self.out: Path | None = plan.get("out")
+        self.plan, self.note = plan, ""
         self.net = net.to(memory_format=torch.channels_last).train()
         self.mean = {k: v.clone() for k, v in net.state_dict().items()}
         groups = [{"params": list(net.parameters())}]
@@ -116,6 +118,7 @@ class Run:
         self.optimiser.step()
         self.rate.step()
         self.count += 1
+        self.note = f"loss {float(loss.detach()):.4f} {note}"
         keep = min(EMA, self.count / (self.count + 10.0))
         with torch.no_grad():
             for key, value in self.net.state_dict().items():
@@ -125,12 +128,17 @@ class Run:
             spent = time.monotonic() - self.started
             if self.out is not None and self.count % 1000 == 0:
                 self.save()
-            print(f"{self.count} {spent:.0f}s loss {float(loss.detach()):.4f} {note}", flush=True)
+            print(f"{self.count} {spent:.0f}s {self.note}", flush=True)
 
     def save(self) -> None:
-        """Write the running mean where `--out` says."""
-        if self.out is not None:
-            torch.save(self.mean, self.out)
+        """Write the running mean where `--out` says, and beside it how it came about."""
+        if self.out is None:
+            return
+        torch.save(self.mean, self.out)
+        told = {"seed": SEED, **{k: v for k, v in self.plan.items() if k != "out"}}
+        told |= {"steps_done": self.count, "seconds": round(time.monotonic() - self.started)}
+        told |= {"last": self.note, "torch": str(torch.__version__)}
+        self.out.with_suffix(".json").write_text(json.dumps(told) + "\n", encoding="utf-8")
 
 
 def to_tensor(images: NDArray[np.uint8], mean: float, std: float) -> Any:
