@@ -11,7 +11,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,9 @@ class Tally:
     not_opened: int = 0
     refused_by_reason: Counter[str] = field(default_factory=Counter)
     misses: list[str] = field(default_factory=list)
+
+    def facts(self) -> dict[str, Any]:
+        return {**vars(self), "refused_by_reason": dict(self.refused_by_reason)}
 
     def add(self, one: Shown) -> None:
         self.shown += 1
@@ -278,9 +281,9 @@ def _report(
         "threshold_reason": pack.threshold_reason,
         "people": len(one.people),
         "enrolled": len(one.enrolled),
-        "shown": asdict(first),
-        "by_person": {name: asdict(tally) for name, tally in before.items()},
-        "after_revocation": {"revoked": asdict(revoked), "others": asdict(rest)},
+        "shown": first.facts(),
+        "by_person": {name: tally.facts() for name, tally in before.items()},
+        "after_revocation": {"revoked": revoked.facts(), "others": rest.facts()},
         "video": video,
     }
 
