@@ -226,7 +226,7 @@ def speed(reader: Reader) -> dict[str, float]:
     box = frame.box
     parts: dict[str, Callable[[], object]] = {
         "frame_640x480": lambda: reader.look(frame.image),
-        "detect_640x480": lambda: reader.faces.det_model.detect(frame.image),
+        "detect": lambda: reader.faces.det_model.detect(frame.image),
         "attack": lambda: reader.live(frame.image, box),
     }
     return {name: _median_ms(part) for name, part in parts.items()}

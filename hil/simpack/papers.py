@@ -61,7 +61,7 @@ def write_manifests(pack: Path) -> None:
     face = {
         "kind": "face", "name": "sim", "version": "1",
         "files": _digests(pack, "det.onnx", "rec.onnx", REPORT),
-        "embedding_size": 128, "threshold": 0.5, **UNSET, "detector_size": [640, 480], **FREE,
+        "embedding_size": 128, "threshold": 0.5, **UNSET, "detector_size": [320, 256], **FREE,
         "about": "Knows artificial residents drawn by hil.residents, for rigs and demonstrations;"
         " it does not know people.",
     }  # fmt: skip
