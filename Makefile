@@ -39,7 +39,7 @@ lint: $(STAMP) ## ruff and mypy --strict
 	$(VENV)/bin/mypy
 
 bench: $(STAMP) ## Figures as ratios to a named peer or limit, in one run
-	$(PY) -m hil.bench
+	$(VENV)/bin/hil bench
 
 # opencv-python (named by insightface) and opencv-python-headless share one cv2 folder: only the
 # headless one is installed.

@@ -13,8 +13,9 @@ from typing import Any
 
 import click
 
-# Telemetry off, before onnxruntime is imported by anything.
+# Before numpy or onnxruntime is imported by anything: telemetry off, one thread each.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
 
 broker_option = click.option(
     "--broker",
@@ -134,6 +135,18 @@ def people(
     _write(report, json_file)
     click.echo(table(report))
     sys.exit(0 if report["ok"] else 1)
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="As JSON on stdout.")
+@keep_option
+def bench(as_json: bool, keep: Path | None) -> None:
+    """Measure what this machine reaches, each figure beside a limit. About three minutes."""
+    from hil.bench import measure, rows, table
+
+    with _folder(keep) as folder:
+        figures = measure(folder / "rig", _say(True))
+    click.echo(json.dumps(rows(figures), indent=2) if as_json else table(figures))
 
 
 def _write(report: dict[str, Any], json_file: Path | None) -> None:
