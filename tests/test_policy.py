@@ -32,7 +32,7 @@ from worlds import (
 )
 
 from edge import policy as module
-from edge.policy import FRAME_AGE_MAX_S, checks
+from edge.policy import FRAME_AGE_MAX_S, Policy, checks
 from edge.roster import Revoke
 from edge.terms import Decision, GrantId, Lease, Match, OfflineClass, Reason, Window
 
@@ -81,6 +81,30 @@ def test_explain_shows_what_decide_went_by() -> None:
     told = list(checks(sighting, roster, policy, now=now))
     assert all(check.holds and check.facts for check in told)
     assert {check.refuses for check in told} == set(Reason) - {Reason.GRANTED}
+
+
+def test_explain_tells_dates_and_hours_as_people_read_them() -> None:
+    hours = Window(4, 18 * 60, 19 * 60)  # Wednesday evening
+    for held, told in (
+        (grant(), ["until 2026-03-04T10:30:10Z", "Wed 18:30 local, no windows"]),
+        (grant(expires_at=None, schedule=(hours,)), ["until revoked", "18:30 local, 1 windows"]),
+    ):
+        sighting, roster, policy, now = world(held).parts()
+        facts = " | ".join(check.facts for check in checks(sighting, roster, policy, now=now))
+        assert all(text in facts for text in told)
+
+
+@pytest.mark.parametrize("reason", SPOILT)
+def test_explain_has_words_for_every_refusal(reason: Reason) -> None:
+    for spoilt in SPOILT[reason]:
+        sighting, roster, policy, now = spoilt.parts()
+        told = list(checks(sighting, roster, policy, now=now))
+        assert next(check.refuses for check in told if not check.holds) is reason
+
+
+def test_what_holds_when_nothing_is_set() -> None:
+    policy = Policy({}, THRESHOLD)
+    assert (policy.margin, policy.require_liveness, policy.lease) == (0.05, True, {})
 
 
 # --- the edge of every interval ---
