@@ -36,11 +36,13 @@ class RosterStore(Protocol):
     """Where the roster is kept (edge.store.Store)."""
 
     def save(
-        self, after: ZoneRoster, changed: Iterable[PersonId], erased: Iterable[PersonId]
+        self,
+        after: ZoneRoster,
+        changed: Iterable[PersonId],
+        erased: Iterable[PersonId],
+        revocation: tuple[int, bytes] | None = None,
     ) -> None: ...
     def save_ahead(self, zone: ZoneId, seq: int, signed: bytes) -> None: ...
-    def drop_ahead(self, zone: ZoneId, upto: int) -> None: ...
-    def keep_revocation(self, zone: ZoneId, seq: int, signed: bytes) -> None: ...
     def forget_erased(self) -> None: ...
     def beacon(self, zone: ZoneId) -> tuple[int, int]: ...
     def put_beacon(self, zone: ZoneId, epoch: int, n: int, at: float) -> None: ...
@@ -241,12 +243,9 @@ class Replica:
         return opened, False
 
     def _save(self, zone: ZoneId, applied: Applied, signed: bytes | None) -> None:
-        self.store.save(applied.roster, applied.changed, applied.erased)
         ended = [seq for seq in self.zones[zone].ahead if seq <= applied.roster.applied_seq]
-        if ended:
-            self.store.drop_ahead(zone, max(ended))
-            if signed is not None:
-                self.store.keep_revocation(zone, min(ended), signed)
+        revocation = (min(ended), signed) if ended and signed is not None else None
+        self.store.save(applied.roster, applied.changed, applied.erased, revocation)
 
     def _enforce(self, zone: ZoneId, applied: Applied) -> None:
         state = self.zones[zone]

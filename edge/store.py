@@ -44,6 +44,8 @@ TABLES: dict[str, tuple[dict[str, type], str | tuple[str, ...]]] = {
     "revocations": ({"zone": str, "seq": int, "signed": bytes}, ("zone", "seq")),
 }  # fmt: skip
 
+_REACHED = "ahead where zone = ? and seq <= ?"
+
 log = logging.getLogger("edge.store")
 
 
@@ -146,9 +148,17 @@ class Store:
         return Loaded(loaded.zones, loaded.ahead, tuple(f"zone {z}: {w}" for z, w in bad.items()))
 
     def save(
-        self, after: ZoneRoster, changed: Iterable[PersonId], erased: Iterable[PersonId]
+        self,
+        after: ZoneRoster,
+        changed: Iterable[PersonId],
+        erased: Iterable[PersonId],
+        revocation: tuple[int, bytes] | None = None,
     ) -> None:
-        """The changed records and the zone's standing, in one transaction. O(changed)."""
+        """The changed records and the zone's standing, in ONE transaction. O(changed).
+
+        `revocation`: (seq, signed DELTA), kept for an office restored from an old backup, as are
+        those that ran ahead of the log and are reached by it now.
+        """
         rows = [
             records.pack(
                 self._envelope,
@@ -164,6 +174,12 @@ class Store:
                 db.table("records").insert_all(rows, replace=True)
             standing = records.pack_standing(self._envelope, self._gate, after)
             db.table("standing").insert(standing, replace=True)
+            if revocation:
+                row = {"zone": after.zone, "seq": revocation[0], "signed": revocation[1]}
+                db.table("revocations").insert(row, replace=True)
+            reached = [after.zone, after.applied_seq]
+            db.execute(f"insert or replace into revocations select * from {_REACHED}", reached)
+            db.execute(f"delete from {_REACHED}", reached)
         self._erased_waits |= any(True for _ in erased)
 
     def forget_erased(self) -> None:
@@ -185,16 +201,6 @@ class Store:
         with self._writing() as db:
             row = {"zone": zone, "seq": seq, "signed": signed}
             db.table("ahead").insert(row, replace=True)
-
-    def drop_ahead(self, zone: ZoneId, upto: int) -> None:
-        with self._writing() as db:
-            db.table("ahead").delete_where("zone = ? and seq <= ?", [zone, upto])
-
-    def keep_revocation(self, zone: ZoneId, seq: int, signed: bytes) -> None:
-        """The signed bytes of a revocation, for an office restored from an old backup."""
-        with self._writing() as db:
-            row = {"zone": zone, "seq": seq, "signed": signed}
-            db.table("revocations").insert(row, replace=True)
 
     # --- freshness ---
 
