@@ -35,6 +35,17 @@ POLL_S = 0.25
 log = logging.getLogger("edge.link")
 
 
+class _Socket(ssl.SSLSocket):
+    """paho leaves a socket open when the other side does not prove who it is."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        try:
+            super().do_handshake(block)
+        except OSError:
+            self.close()
+            raise
+
+
 @dataclass(frozen=True, slots=True)
 class Tls:
     """Files of a client certificate; the key may be an encrypted PEM."""
@@ -46,6 +57,7 @@ class Tls:
 
     def context(self) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=str(self.ca))
+        context.sslsocket_class = _Socket
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.load_cert_chain(self.cert, self.key, self.key_password)
         return context

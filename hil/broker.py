@@ -42,7 +42,8 @@ class _Process:
         self.port = port
         self._running: subprocess.Popen[bytes] | None = None
 
-    def _command(self) -> list[str]:
+    def _command(self, folder: Path) -> list[str]:
+        """`folder` is there while the broker starts."""
         raise NotImplementedError
 
     def start(self) -> None:
@@ -51,16 +52,19 @@ class _Process:
             return
         if _accepts(self.port):
             raise RuntimeError(f"port {self.port} is in use; choose another")
-        with tempfile.TemporaryFile() as said:
-            process = subprocess.Popen(self._command(), stdout=said, stderr=said)
+        with (
+            tempfile.TemporaryFile() as said,
+            tempfile.TemporaryDirectory(prefix="menjin-broker-") as folder,
+        ):
+            process = subprocess.Popen(self._command(Path(folder)), stdout=said, stderr=said)
             self._running = process
             deadline = time.monotonic() + START_TIMEOUT_S
             while not _accepts(self.port):
                 if process.poll() is not None or time.monotonic() > deadline:
                     self.stop()
                     said.seek(0)
-                    lines = said.read().decode(errors="replace").strip().splitlines()
-                    raise RuntimeError(f"{self.name} does not start: {lines[-1:]}")
+                    why = _fault(said.read().decode(errors="replace"))
+                    raise RuntimeError(f"{self.name} does not start: {why}")
                 time.sleep(POLL_S)
 
     def stop(self) -> None:
@@ -97,18 +101,13 @@ class Mosquitto(_Process):
             raise RuntimeError("mosquitto is not installed; install it, or use --broker embedded")
         self._program, self._conf = program, Home(home).broker_dir / "mosquitto.conf"
         self.name = f"mosquitto {_version(program)}"
-        self._folder = tempfile.TemporaryDirectory(prefix="menjin-broker-")
 
-    def _command(self) -> list[str]:
+    def _command(self, folder: Path) -> list[str]:
         conf = self._conf
         if os.geteuid() == 0:  # it would become the user `mosquitto`, who may not read the keys
-            conf = Path(self._folder.name) / "mosquitto.conf"
+            conf = folder / "mosquitto.conf"
             conf.write_text(self._conf.read_text() + "\nuser root\n")
         return [self._program, "-c", str(conf)]
-
-    def close(self) -> None:
-        super().close()
-        self._folder.cleanup()
 
 
 class EmbeddedBroker(_Process):
@@ -122,7 +121,7 @@ class EmbeddedBroker(_Process):
         super().__init__(port)
         self.name = f"embedded amqtt {importlib.metadata.version('amqtt')}"
 
-    def _command(self) -> list[str]:
+    def _command(self, folder: Path) -> list[str]:
         return [sys.executable, "-m", "hil.broker", "--port", str(self.port)]
 
 
@@ -160,6 +159,12 @@ def _accepts(port: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def _fault(said: str) -> str:
+    """The line that tells what is wrong, of a broker's last words."""
+    lines = said.strip().splitlines() or ["it says nothing"]
+    return next((line for line in lines if "Error:" in line), lines[-1])
 
 
 def _version(program: str) -> str:
