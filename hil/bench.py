@@ -111,9 +111,11 @@ def revocations(rig: Rig) -> list[Figure]:
     return [
         Figure(f"revoke -> receipt over {over}, p50", p50, "ms", "its three commits' fdatasync",
                3 * fdatasync_ms(rig.folder), 2.0),
-        Figure(f"revoke -> receipt over {over}, p{p}", float(np.percentile(took, p)), "ms",
-               f"target for p{p}", limit, 1.0)
-        for p, limit in zip((50, 99), RECEIPT_LIMIT_MS, strict=True)
+        *(
+            Figure(f"revoke -> receipt over {over}, p{p}", float(np.percentile(took, p)), "ms",
+                   f"target for p{p}", limit, 1.0)
+            for p, limit in zip((50, 99), RECEIPT_LIMIT_MS, strict=True)
+        ),
     ]  # fmt: skip
 
 
