@@ -258,6 +258,19 @@ def test_nothing_over_its_cap_leaves() -> None:
         encode(Type.DELTA, big, KEYS[Role.ROSTER], direction="down", target="lotus")
 
 
+def test_a_message_of_exactly_its_cap_leaves_and_one_byte_more_does_not() -> None:
+    fields = {"zone": "lotus", "key_epoch": 1, "first_no": 1, "count": 1, "prev_hash": bytes(32)}
+    place: dict[str, Any] = {"direction": "up", "target": "gate-1"}
+    cap = wire.DEFAULT_CAP_BYTES
+    head = len(dump(wire.Events.model_validate({**fields, "sealed": bytes(cap // 2)}))) - cap // 2
+    room = cap - HEADER.size - head
+    full = wire.Events.model_validate({**fields, "sealed": bytes(room)})
+    assert len(encode(Type.EVENTS, full, KEYS[Role.GATE], **place)) == cap
+    over = full.model_copy(update={"sealed": bytes(room + 1)})
+    with pytest.raises(WireError, match="size"):
+        encode(Type.EVENTS, over, KEYS[Role.GATE], **place)
+
+
 # --- ops ---
 
 
