@@ -29,6 +29,7 @@ LOOPBACK = "127.0.0.1"
 START_TIMEOUT_S = 15.0  # importing amqtt on a busy two-core box took 2 s
 STOP_TIMEOUT_S = 5.0
 POLL_S = 0.02
+PATIENCE_S = 0.05  # mosquitto listens first, then reads its keys and may give up
 SEARCH_PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
 
 
@@ -59,7 +60,7 @@ class _Process:
             process = subprocess.Popen(self._command(Path(folder)), stdout=said, stderr=said)
             self._running = process
             deadline = time.monotonic() + START_TIMEOUT_S
-            while not _accepts(self.port):
+            while not _accepts(self.port, patience_s=PATIENCE_S):
                 if process.poll() is not None or time.monotonic() > deadline:
                     self.stop()
                     said.seek(0)
@@ -153,12 +154,16 @@ def start_broker(kind: Kind, home: Path, port: int) -> Broker:
     return broker
 
 
-def _accepts(port: int) -> bool:
+def _accepts(port: int, patience_s: float = 0.0) -> bool:
+    """With patience: it also still waits for our first word then."""
     try:
-        socket.create_connection((LOOPBACK, port), timeout=1).close()
+        with socket.create_connection((LOOPBACK, port), timeout=1) as probe:
+            probe.settimeout(patience_s)
+            return not patience_s or bool(probe.recv(1))
+    except TimeoutError:
+        return True
     except OSError:
         return False
-    return True
 
 
 def _fault(said: str) -> str:
