@@ -280,7 +280,7 @@ def test_no_path_of_a_machine_and_no_registry_is_tracked() -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["open('/" + "work/main/x')", "--" + "index-url x", "https://mirror.example/" + "simple/a"],
+    ["open('/" + "work/main/x')", "--index" + "-url x", "https://mirror.example/" + "simple/a"],
 )
 def test_such_a_path_would_be_found(line: str) -> None:
     assert NOT_TRACKED.search(line)
