@@ -6,7 +6,6 @@ matcher; peers are measured in turns with it, medians of the rounds.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -107,29 +106,11 @@ def revocations(rig: Rig) -> list[Figure]:
             took.append((time.perf_counter() - began) * 1000)
             time.sleep(0.05)
     over = rig.broker.name + ("" if rig.broker.plain else " with TLS")
-    p50 = float(np.percentile(took, 50))
     return [
-        Figure(f"revoke -> receipt over {over}, p50", p50, "ms", "its three commits' fdatasync",
-               3 * fdatasync_ms(rig.folder), 2.0),
-        *(
-            Figure(f"revoke -> receipt over {over}, p{p}", float(np.percentile(took, p)), "ms",
-                   f"target for p{p}", limit, 1.0)
-            for p, limit in zip((50, 99), RECEIPT_LIMIT_MS, strict=True)
-        ),
+        Figure(f"revoke -> receipt over {over}, p{p}", float(np.percentile(took, p)), "ms",
+               f"target for p{p}", limit, 1.0)
+        for p, limit in zip((50, 99), RECEIPT_LIMIT_MS, strict=True)
     ]  # fmt: skip
-
-
-def fdatasync_ms(folder: Path) -> float:
-    """What one durable write costs on this disk: the floor under every commit."""
-    took = []
-    with (folder / "fdatasync").open("wb") as file:
-        for _ in range(ROUNDS):
-            file.write(bytes(4096))
-            file.flush()
-            began = time.perf_counter()
-            os.fdatasync(file.fileno())
-            took.append((time.perf_counter() - began) * 1000)
-    return float(np.median(took))
 
 
 def _fill(office: Authority, rig: Rig) -> None:
