@@ -28,6 +28,9 @@ from paho.mqtt.properties import Properties
 KEEPALIVE_S = 20
 CONNECT_TIMEOUT_S = 5.0
 RETRY_FIRST_S, RETRY_MAX_S = 0.5, 60.0  # full jitter below a doubling cap
+# A connection that lasted: after a shorter one the cap goes on doubling. Two boxes with one name
+# throw each other out; without this they did so 2.2 times a second, for ever.
+STEADY_S = 10.0
 INBOX_MESSAGES = 2000
 QUEUED_MESSAGES = 1000  # unsent, while the broker is slow; beyond it a publish is refused
 POLL_S = 0.25
@@ -147,9 +150,8 @@ class Link:
         while not self._stop.is_set():
             self._again.clear()
             self._told.clear()
-            if self._connect():
+            if self._connect() and self._hold():
                 pause = RETRY_FIRST_S
-                self._hold()
             self._drop()
             self._stop.wait(random.uniform(0.1, pause))
             pause = min(2 * pause, RETRY_MAX_S)
@@ -194,10 +196,12 @@ class Link:
         client.on_message = self._on_message
         return client
 
-    def _hold(self) -> None:
-        while self._up.is_set() and not self._again.is_set():
-            if self._stop.wait(POLL_S):
-                return
+    def _hold(self) -> bool:
+        """Until the connection is lost or not wanted; True when it had lasted."""
+        polls = 0
+        while self._up.is_set() and not self._again.is_set() and not self._stop.wait(POLL_S):
+            polls += 1
+        return polls * POLL_S >= STEADY_S
 
     def _drop(self) -> None:
         client, self._client = self._client, None

@@ -284,11 +284,16 @@ def desk_sync(folder: Path, as_json: bool) -> None:
     """
     with _not_done(), session(Desk(folder), SystemClock()) as line:
         done = line.sync(again=True)
+        elsewhere = [line.told_elsewhere(zone) for zone in done.elsewhere]
     if as_json:
         click.echo(json.dumps(asdict(done), ensure_ascii=False))
     else:
         facts = {"made": len(done.made), "wrapped": done.wrapped}
         click.echo(say("desk_synced", zones=", ".join(done.zones), **facts))
+    for fault in elsewhere:
+        click.echo(f"enroll: {fault}", err=True)
+    if elsewhere:
+        raise click.exceptions.Exit(1)
 
 
 @contextmanager

@@ -29,7 +29,11 @@ KEYS_PER_MESSAGE = 200  # of about 500 B each; a KEYS holds 256 KiB
 
 
 class NotDone(Exception):
-    """The office refused or did not answer: one line, nothing was changed by us."""
+    """The office refused (`reason`: its word) or did not answer: one line, nothing was changed."""
+
+    def __init__(self, says: str, reason: str = "") -> None:
+        super().__init__(says)
+        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,7 @@ class Synced:
     zones: tuple[str, ...]
     made: tuple[str, ...]  # zones that got their face key now
     wrapped: int  # face keys sent to gates
+    elsewhere: tuple[str, ...]  # zones whose face key another desk keeps: nobody is enrolled here
 
 
 @contextlib.contextmanager
@@ -90,9 +95,10 @@ class Session:
         self._answer(nonce, "hello")
         zones = self._zones()
         made = tuple(zone for zone in zones if self._make_face_key(zone))
-        self.papers.save()  # a face key is on the disk before anybody hears of it
-        wrapped = self._hand_out(zones, again)
-        return Synced(zones, made, wrapped)
+        self.papers.save()  # a face key is on the disk before a gate hears of it
+        ours = [zone for zone in zones if self.book.newest(zone, "kf")]
+        elsewhere = tuple(zone for zone in zones if zone not in ours)
+        return Synced(zones, made, self._hand_out(ours, again), elsewhere)
 
     def _zones(self) -> tuple[str, ...]:
         me = self.book.members.get(self.desk.id)
@@ -104,15 +110,27 @@ class Session:
         return tuple(me.zones)
 
     def _make_face_key(self, zone: str) -> bool:
+        """The first desk of a zone makes its face key. Who is first is the authority's to say: we
+        claim the key by wrapping it for ourselves, and a second key is refused. An acceptance
+        that is lost on the way costs nothing: our own wrap comes back with the next HELLO."""
         if self.book.newest(zone, "kf"):
             return False
-        others = [m.id for m in self._members_of(zone, "desk") if m.id != self.desk.id]
-        if others:
-            raise NotDone(say("desk_second", zone=zone, other=others[0]))
-        key = os.urandom(KEY_BYTES)
+        me, key = self.book.members[self.desk.id], os.urandom(KEY_BYTES)
+        claim = self._wrap(zone, FIRST_KEY_EPOCH, key, me)
+        try:
+            self._give([wire.KeyFor(member=me.id, message=claim)])
+        except NotDone as refused:
+            if refused.reason != "second_kcv":
+                raise
+            return False
         self.papers.put_zone_key(zone, "kf", FIRST_KEY_EPOCH, key)
         self.book.keys[zone, "kf", FIRST_KEY_EPOCH] = key
         return True
+
+    def _give(self, items: list[wire.KeyFor]) -> None:
+        request = os.urandom(16)
+        self._send(Type.KEYS, wire.Keys(request=request, items=items))
+        self._answer(request, "keys")
 
     def _members_of(self, zone: str, role: str) -> list[Member]:
         return [
@@ -129,36 +147,37 @@ class Session:
                 place = (zone, epoch, gate.id)
                 if again or place not in self.papers.wrapped:
                     places.append(place)
-                    items.append(wire.KeyFor(member=gate.id, message=self._wrap(*place, key, gate)))
+                    message = self._wrap(zone, epoch, key, gate)
+                    items.append(wire.KeyFor(member=gate.id, message=message))
         for first in range(0, len(items), KEYS_PER_MESSAGE):
             part = slice(first, first + KEYS_PER_MESSAGE)
-            request = os.urandom(16)
-            self._send(Type.KEYS, wire.Keys(request=request, items=items[part]))
-            self._answer(request, "keys")
+            self._give(items[part])
             self.papers.wrapped |= set(places[part])
             self.papers.save()
         return len(items)
 
-    def _wrap(self, zone: str, epoch: int, member: str, key: bytes, gate: Member) -> bytes:
-        """A signed ZONEKEY for one gate."""
+    def _wrap(self, zone: str, epoch: int, key: bytes, member: Member) -> bytes:
+        """A signed ZONEKEY for one member."""
+        place = {"zone": zone, "key_epoch": epoch, "member": member.id}
         sealed = seal.wrap_zone_key(
-            key, zone=zone, which="kf", key_epoch=epoch, member=member, hpke_pub=gate.hpke_pub
+            key, zone=zone, which="kf", key_epoch=epoch, member=member.id, hpke_pub=member.hpke_pub
         )
-        body = wire.ZoneKey(
-            zone=zone,
-            which="kf",
-            key_epoch=epoch,
-            member=member,
-            kcv=seal.kcv(key),
-            sealed=sealed,
+        body = wire.ZoneKey.model_validate(
+            {**place, "which": "kf", "kcv": seal.kcv(key), "sealed": sealed}
         )
-        return encode(Type.ZONEKEY, body, self.desk.sign, direction="down", target=member)
+        return encode(Type.ZONEKEY, body, self.desk.sign, direction="down", target=member.id)
 
     def _key(self, zone: str, which: wire.Which) -> tuple[int, bytes]:
         found = self.book.newest(zone, which)
+        if found is None and which == "kf":
+            raise NotDone(self.told_elsewhere(zone))
         if found is None:
             raise NotDone(say("desk_no_zone_key", zone=zone))
         return found
+
+    def told_elsewhere(self, zone: str) -> str:
+        others = [m.id for m in self._members_of(zone, "desk") if m.id != self.desk.id]
+        return say("desk_second", zone=zone, other=", ".join(others) or "?")
 
     # --- enrol ---
 
@@ -239,5 +258,5 @@ class Session:
         elif isinstance(body, wire.ZoneKey):
             self.book.on_zone_key(message)
         elif isinstance(body, wire.Refused) and body.request in (request, None):
-            raise NotDone(say_refused(body.reason))
+            raise NotDone(say_refused(body.reason), body.reason)
         return isinstance(body, wire.Accepted) and body.request == request
