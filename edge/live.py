@@ -22,18 +22,22 @@ STALE_S = 15 * 60.0
 class Live:
     def __init__(self, embedding_size: int) -> None:
         self.view = RosterView()
-        self._gallery = Gallery(embedding_size)
+        self._size = embedding_size
+        self._galleries: dict[ZoneId, Gallery] = {}
         self._lock = threading.Lock()
         self._caught_up_mono: dict[ZoneId, float] = {}
 
     @property
     def people(self) -> int:
         """Persons with a template in memory."""
-        return len(self._gallery)
+        return sum(map(len, list(self._galleries.values())))
 
-    def match(self, vector: Vector) -> Match | None:
+    def match(self, zone: ZoneId, vector: Vector) -> Match | None:
+        """The nearest person of one zone. Somebody known in two zones has a pseudonym in each, so
+        one gallery for both would have that person compete with themselves."""
         with self._lock:
-            return self._gallery.best(vector)
+            gallery = self._galleries.get(zone)
+            return gallery.best(vector) if gallery else None
 
     def set_ahead(self, zone: ZoneId, denied: DenySet) -> None:
         """Revocations that hold from this instant, whatever the log has reached."""
@@ -42,11 +46,17 @@ class Live:
     def set_roster(self, roster: ZoneRoster) -> None:
         self.view = replace(self.view, zones={**self.view.zones, roster.zone: roster})
 
-    def set_templates(self, zone: ZoneId, templates: Mapping[PersonId, Sequence[Vector]]) -> None:
-        """Replace the templates of these persons; an empty list removes them."""
+    def set_templates(self, zone: ZoneId, templates: Mapping[PersonId, Sequence[Vector]]) -> int:
+        """Replace the templates of these persons; an empty list removes them. Returns how many
+        templates were left out because they fit no face of this model."""
+        left_out = 0
+        if zone not in self._galleries:
+            self._galleries[zone] = Gallery(self._size)
+        gallery = self._galleries[zone]
         for person, vectors in templates.items():
             with self._lock:
-                self._gallery.put(zone, person, vectors)
+                left_out += len(vectors) - gallery.put(zone, person, vectors)
+        return left_out
 
     def caught_up(self, zone: ZoneId, now_mono: float) -> None:
         self._caught_up_mono[zone] = now_mono

@@ -97,13 +97,22 @@ class Passage:
         followed = tracks.follow([face.box for face in faces], frame.taken_mono)
         news = []
         for face, track in zip(faces, followed, strict=True):
-            match = self.live.match(self.faces.embed(frame.image, face))
-            liveness = self._liveness(frame, face, match, track)
-            sighting = Sighting(
-                DoorId(""), frame.camera, frame.taken_mono, match, liveness, track.number
-            )
-            news += self._settle(sighting, track)
+            news += self._settle(self._see(frame, face, track), track)
         return news
+
+    def _see(self, frame: Frame, face: Face, track: Track) -> list[Sighting]:
+        """One face at every door of its camera, matched among the people of that door's zone."""
+        vector = self.faces.embed(frame.image, face)
+        doors = self.doors[frame.camera]
+        zones = {door: self.policy.zone_of[door] for door in doors}
+        matches = {zone: self.live.match(zone, vector) for zone in set(zones.values())}
+        nearest = max(filter(None, matches.values()), key=lambda m: m.score, default=None)
+        liveness = self._liveness(frame, face, nearest, track)
+        taken_mono, number = frame.taken_mono, track.number
+        return [
+            Sighting(door, frame.camera, taken_mono, matches[zones[door]], liveness, number)
+            for door in doors
+        ]
 
     def _liveness(self, frame: Frame, face: Face, match: Match | None, track: Track) -> Liveness:
         """Looked at only where it matters: a face that matches nobody opens nothing anyway."""
@@ -114,13 +123,12 @@ class Passage:
             track.attack_mono = frame.taken_mono
         return "attack" if track.suspected(frame.taken_mono) else verdict
 
-    def _settle(self, sighting: Sighting, track: Track) -> list[Decision]:
-        """Decide for each door the camera watches: those granted open, one refusal is told."""
-        doors = self.doors[sighting.camera]
-        decisions = [self._decide(replace(sighting, door=door)) for door in doors]
-        granted = [decision for decision in decisions if decision.granted]
-        told = granted or [_most_telling(decisions)]
-        return [decision for decision in told if self._act(decision, sighting, track)]
+    def _settle(self, sightings: Sequence[Sighting], track: Track) -> list[Decision]:
+        """Those granted open; of one face's refusals one is told."""
+        decided = [(self._decide(sighting), sighting) for sighting in sightings]
+        granted = [(decision, sighting) for decision, sighting in decided if decision.granted]
+        told = granted or [_most_telling(decided)]
+        return [decision for decision, sighting in told if self._act(decision, sighting, track)]
 
     def _decide(self, sighting: Sighting) -> Decision:
         now = Now(self.clock.wall(), self.clock.mono())
@@ -139,7 +147,7 @@ class Passage:
             self.journal.post(event)
             return True
         kept = self.journal.record(event).kept
-        again = self._decide(replace(sighting, door=decision.door))
+        again = self._decide(sighting)
         if not (kept and again.granted):
             # Revoked (or late) while the row was being written: nothing is sent, the trail says so.
             track.untell(decision)
@@ -164,7 +172,7 @@ class Passage:
         )
 
 
-def _most_telling(refusals: Sequence[Decision]) -> Decision:
+def _most_telling(refusals: Sequence[tuple[Decision, Sighting]]) -> tuple[Decision, Sighting]:
     """Of one face's refusals at several doors: one that says more than "not this door"."""
     vague = Reason.NO_GRANT_FOR_DOOR
-    return next((refusal for refusal in refusals if refusal.reason is not vague), refusals[0])
+    return next((one for one in refusals if one[0].reason is not vague), refusals[0])

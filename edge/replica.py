@@ -310,7 +310,8 @@ class Replica:
             vectors, faults = open_templates(zone, record, self.book.keys, self.model_id)
             templates[person] = vectors
             self.counts.update(faults)
-        self.live.set_templates(zone, templates)
+        if left_out := self.live.set_templates(zone, templates):
+            self.counts["template_unusable"] += left_out
 
     # --- what goes up ---
 

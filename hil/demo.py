@@ -16,6 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from hil.broker import Kind
 from hil.residents import Identity, Scene, drawn_apart, render, resident
 from hil.rig import DESK, GATE, ZONE, Image, Models, Rig, RigError, unit_of
 
@@ -219,7 +220,7 @@ def _write(path: Path, image: Image) -> None:
         raise RigError(f"{path} cannot be written")
 
 
-def play(folder: Path, broker: str, say: Say) -> dict[str, Any]:
+def play(folder: Path, broker: Kind, say: Say) -> dict[str, Any]:
     """The whole demo in `folder`. Always returns its report; `ok` says if each step happened."""
     began = time.monotonic()
     rig = Rig(folder, Models(PACK, PACK / "pad"), [DOOR], broker_kind=broker)

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from edge.models import FacePack, install, load_pack
+from hil.broker import Kind
 from hil.rig import ZONE, Models, Rig, unit_of
 
 PHOTOS = {".jpg", ".jpeg", ".png"}
@@ -231,7 +232,7 @@ def total(tallies: dict[str, Tally]) -> Tally:
 
 
 def run(
-    folder: Path, models: Path, pad: Path, faces: Path, video: Path | None, broker: str, say: Say
+    folder: Path, models: Path, pad: Path, faces: Path, video: Path | None, broker: Kind, say: Say
 ) -> dict[str, Any]:
     """The whole run. ModelError, ValueError (one line) for what cannot be used."""
     people = find_people(faces)

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.trail import export
-from hil.broker import Broker, start_broker
+from hil.broker import Broker, Kind, start_broker
 from hil.relayboard import RelayBoard
 
 Image = NDArray[np.uint8]
@@ -54,7 +54,7 @@ class Rig:
     folder: Path
     models: Models
     doors: Sequence[str]
-    broker_kind: str = "auto"
+    broker_kind: Kind = "auto"
     fps: float = 10.0
     source: str | None = None  # a camera source instead of the folder that `show` writes
     source_fps: float | None = None
