@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +20,6 @@ import numpy as np
 
 from edge import wire
 from edge.clock import SystemClock
-from edge.envelope import encode
 from edge.journal import Journal
 from edge.keys import Identity, Kek, create_identity
 from edge.link import Link, Tls
@@ -33,14 +32,15 @@ from edge.store import Store
 from edge.sync import Sync
 from edge.terms import ModelId, Vector, ZoneId
 from edge.trust import TrustBook
-from edge.wire import Type
 from enroll.consent import consent
 from enroll.desk import Desk
 from enroll.desk_session import Session, session
-from enroll.home import Home
+from enroll.home import AUTHORITY_ID, Home
 from enroll.registrar import add_member, init_office
-from enroll.roster.authority import Authority, Refusal
-from hil.broker import Broker, start_broker
+from enroll.roster.authority import Authority
+from enroll.roster.bell import Bell
+from enroll.roster.serve import Serve, subscriptions
+from hil.broker import Broker, Kind, start_broker
 
 ZONE, DOOR, UNIT, DESK = "lotus", "main", "3-1201", "desk-1"
 MODEL = ModelId("0123456789abcdef")
@@ -99,23 +99,32 @@ class GateKit:
 
     @property
     def applied(self) -> int:
-        return self.replica.zones[ZoneId(ZONE)].roster.applied_seq
+        (zone,) = self.replica.zones.values()
+        return zone.roster.applied_seq
+
+    def drop(self) -> None:
+        """Of one that was never started."""
+        self.journal._trail.close()
+        self.store.close()
 
 
 class Estate:
-    """An office in `folder` with one zone, one door, one unit; a broker; later serve and desk."""
+    """An office in `folder` with a door and a unit in each zone; a broker; later serve and desk."""
 
-    def __init__(self, folder: Path, broker: str = "mosquitto") -> None:
+    def __init__(
+        self, folder: Path, broker: Kind = "mosquitto", zones: Sequence[str] = (ZONE,)
+    ) -> None:
         self.folder, self.clock, port = folder, SystemClock(), free_port()
         self.home = Home(folder / "office")
         self.plain = broker == "embedded"
         init_office(self.home, BrokerAddress(host="127.0.0.1", port=port, plain=self.plain))
-        with self.authority() as authority:
-            authority.add_zone(ZONE)
-            authority.add_door(ZONE, DOOR)
-            authority.add_unit(ZONE, UNIT, [DOOR])
+        for zone in zones:
+            with self.authority() as authority:
+                authority.add_zone(zone)
+                authority.add_door(zone, DOOR)
+                authority.add_unit(zone, UNIT, [DOOR])
         self.port = port
-        self.broker: Broker = start_broker(broker, self.home.path, port)  # type: ignore[arg-type]
+        self.broker: Broker = start_broker(broker, self.home.path, port)
         self.ends: list[Callable[[], object]] = [self.broker.close]
 
     def close(self) -> None:
@@ -163,37 +172,63 @@ class Estate:
         self.ends.append(end)
         return log
 
+    def serve_here(self) -> Serve:
+        """The same in a thread of ours, for a test that looks inside or alters a part."""
+        authority, greeted = Authority.open(self.home, self.clock), threading.Event()
+        files = None if self.plain else self.home.authority_tls()
+        tls = Tls(files.ca, files.certificate, files.key) if files else None
+        line = self.line(AUTHORITY_ID, tls, subscriptions(""), on_connect=greeted.set)
+        serve = Serve(authority, line, self.clock, threading.Event(), greeted)
+        bell = Bell(self.home.serve_socket, lambda: (serve.poked.set(), line.wake())[0])
+        thread = threading.Thread(target=serve.run, name="serve", daemon=True)
+        for part in (bell, line, thread):
+            part.start()
+        assert line.wait_connected(WAIT_S)
+
+        def end() -> None:
+            serve.stop.set()
+            line.wake()
+            thread.join(5)
+            line.close()
+            bell.stop()
+            authority.close()
+
+        self.ends.append(end)
+        return serve
+
     # --- members ---
 
-    def desk(self) -> Desk:
-        desk, request = Desk.init(self.folder / "desk", DESK)
-        desk.join(add_member(self.home, request, [ZONE]))
+    def desk(self, zones: Sequence[str] = (ZONE,), name: str = DESK) -> Desk:
+        desk, request = Desk.init(self.folder / name, name)
+        desk.join(add_member(self.home, request, list(zones)))
         return desk
 
     def at_desk(self, desk: Desk) -> contextlib.AbstractContextManager[Session]:
         return session(desk, self.clock)
 
-    def gate(self, gate: str) -> GateKit:
+    def gate(self, gate: str, zone: str = ZONE) -> GateKit:
         """A gate that has joined; the caller starts it."""
         state = State(self.folder / gate)
         state.folder.mkdir()
         kek = Kek(bytes(32), "weak")
         identity = create_identity(state.identity, kek, gate)
-        bundle: Bundle = add_member(self.home, identity.request(), [ZONE])
+        bundle: Bundle = add_member(self.home, identity.request(), [zone])
         store = Store(state.roster_db, kek, gate)
         state.join(bundle, identity, store)
-        return self._assemble(gate, state, identity, store)
+        return self._assemble(gate, ZoneId(zone), state, identity, store)
 
-    def _assemble(self, gate: str, state: State, identity: Identity, store: Store) -> GateKit:
+    def _assemble(
+        self, gate: str, zone: ZoneId, state: State, identity: Identity, store: Store
+    ) -> GateKit:
         journal, live = Journal(state.journal_db, self.clock), Live(SIZE)
         book = TrustBook(gate, state.root_pub(), identity.hpke, store)
         assert book.load() == []
         ids = (os.urandom(8), os.urandom(16))
         replica = Replica(store, live, book, journal.post, self.clock, MODEL, *ids)
-        replica.load({ZoneId(ZONE): ZoneRoster(ZoneId(ZONE))}, {})
+        replica.load({zone: ZoneRoster(zone)}, {})
         connected = threading.Event()
         topics = [wire.gate_topic(gate, "down"), wire.gate_topic(gate, "cmd")]
-        topics += [wire.zone_topic(ZONE, "beacon"), wire.zone_topic(ZONE, "log")]
+        topics += [wire.zone_topic(zone, "beacon"), wire.zone_topic(zone, "log")]
         line = self.line(gate, state.tls(identity), topics, on_connect=connected.set)
         sync = Sync(
             gate=gate,
@@ -237,13 +272,15 @@ class Estate:
 
     # --- people ---
 
-    def tenancy(self, tenancy: str, household: int = 1) -> None:
+    def tenancy(self, tenancy: str, household: int = 1, zone: str = ZONE) -> None:
         with self.authority() as authority:
-            authority.add_tenancy(tenancy, ZONE, UNIT, None, None, household)
+            authority.add_tenancy(tenancy, zone, UNIT, None, None, household)
 
-    def enrol(self, at: Session, person: str, tenancy: str, seed: int = 1) -> None:
+    def enrol(
+        self, at: Session, person: str, tenancy: str, seed: int = 1, zone: str = ZONE
+    ) -> None:
         asked = wire.EnrolRequest(internal_id=person, tenancy=tenancy, consent=self.consent())
-        at.enrol(ZONE, asked, [vector(seed)], MODEL)
+        at.enrol(zone, asked, [vector(seed)], MODEL)
 
     def consent(self) -> wire.Consent:
         return consent("separate_written", by="front", transfer=True, at=self.clock.wall())
@@ -274,10 +311,3 @@ class Tap:
                     item.ack()
                     found.append((item.topic, item.payload))
         return found
-
-
-def signed_up(kind: Type, body: wire.Body, identity: Identity, member: str) -> bytes:
-    return encode(kind, body, identity.sign, direction="up", target=member)
-
-
-__all__ = ["Estate", "GateKit", "Refusal", "Tap", "signed_up", "until", "vector"]

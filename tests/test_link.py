@@ -28,8 +28,7 @@ def gates(estate: Estate) -> Iterator[tuple[GateKit, GateKit]]:
     pair = estate.gate("gate-1"), estate.gate("gate-2")
     yield pair
     for gate in pair:
-        gate.journal._trail.close()
-        gate.store.close()
+        gate.drop()
 
 
 def office_tls(estate: Estate) -> Tls:
