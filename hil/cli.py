@@ -9,9 +9,12 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from hil.broker import Kind
 
 # Before numpy or onnxruntime is imported by anything: telemetry off, one thread each.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -57,7 +60,7 @@ def _say(quiet: bool) -> Callable[[str], None]:
 @broker_option
 @keep_option
 @click.option("--json", "as_json", is_flag=True, help="Steps and figures as JSON on stdout.")
-def demo(broker: str, keep: Path | None, as_json: bool) -> None:
+def demo(broker: Kind, keep: Path | None, as_json: bool) -> None:
     """The whole story: enrol, pass, refuse, revoke, broker gone, daemon killed, audit verified.
 
     \b
@@ -109,7 +112,7 @@ def people(
     faces: Path,
     video: Path | None,
     json_file: Path | None,
-    broker: str,
+    broker: Kind,
     keep: Path | None,
 ) -> None:
     """Real photos against the real gate: one photo each is enrolled, all others are shown.
