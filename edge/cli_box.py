@@ -264,7 +264,7 @@ def explain(person: str, door: str, config_path: Path, at: str | None, as_json: 
     sighting = Sighting(DoorId(door), "explain", 0.0, match, "live")
     policy = Policy(
         zone_of,
-        threshold=config.faces.threshold or 0.5,
+        threshold=config.faces.threshold or _pack_threshold(config),
         margin=config.faces.margin,
         utc_offset_s=config.gate.utc_offset_s,
         lease=_leases(config),
@@ -282,6 +282,12 @@ def explain(person: str, door: str, config_path: Path, at: str | None, as_json: 
                 break
         click.echo(f"=> {decision.reason} at {decision.door}")
     sys.exit(0 if decision.granted else 1)
+
+
+def _pack_threshold(config: Config) -> float:
+    from edge.models import load_pack
+
+    return load_pack(config.faces.models).threshold
 
 
 def _cached(config: Config) -> tuple[RosterView, dict[DoorId, ZoneId]]:

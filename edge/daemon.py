@@ -96,7 +96,10 @@ class Daemon:
         self.store = Store(state.roster_db, kek, config.gate.id)
         self.live = Live(self.pack.embedding_size)
         self.book = TrustBook(config.gate.id, state.root_pub(), identity.hpke, self.store)
-        self.locks = Locks(config, self._send, self.journal.post, self.clock, self._sent)
+        self._devices: dict[str, Driver] = {}
+        self.locks = Locks(
+            config, self._send, self.journal.post, self.clock, self._sent, self._read_back
+        )
         self.buses = {bus.id: self._bus(bus) for bus in config.bus}
         self._bus_of = {device.id: self.buses[device.bus] for device in config.device}
         self.cameras = [
@@ -118,6 +121,7 @@ class Daemon:
             for device in self.config.device
             if device.bus == bus.id
         }
+        self._devices |= devices
         return Bus(
             bus.id,
             lambda: self.parts.open_port(bus),
@@ -130,6 +134,9 @@ class Daemon:
 
     def _send(self, device: str, order: Unlock) -> bool:
         return self._bus_of[device].unlock(device, order)
+
+    def _read_back(self, device: str, output: int) -> bool | None:
+        return self._devices[device].state(output)
 
     def _sent(self, door: DoorId, seconds: float) -> None:
         self.metrics.unlock_s.labels(door).observe(seconds)

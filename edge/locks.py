@@ -22,7 +22,17 @@ from drivers.base import (
 )
 from edge.clock import Clock
 from edge.config import Config
-from edge.door import DoorState, Granted, Input, LockAnswered, LockLost, SendUnlock, Tick, step
+from edge.door import (
+    DoorState,
+    Granted,
+    Input,
+    Lock,
+    LockAnswered,
+    LockLost,
+    SendUnlock,
+    Tick,
+    step,
+)
 from edge.terms import AccessEvent, DoorId, EventKind
 
 # Credential to actuator within 2 s (GB 50396): an order that could not leave by then never does.
@@ -31,6 +41,7 @@ ORDER_VALID_S = 2.0
 log = logging.getLogger("edge.locks")
 
 
+ReadBack = Callable[[str, int], bool | None]  # (device, output): unlocked, as last read
 Send = Callable[[str, Unlock], bool]  # (device, order) to its bus; False when its queue is full
 
 
@@ -60,7 +71,9 @@ class Locks:
         post: Callable[[AccessEvent], object],
         clock: Clock,
         on_sent: Callable[[DoorId, float], None],
+        read_back: ReadBack = lambda device, output: None,
     ) -> None:
+        self._read_back = read_back
         self._order, self._clock, self._post, self._on_sent = send, clock, post, on_sent
         self._doors = {
             DoorId(door.id): _Door(door.device, door.output, door.pulse_s) for door in config.door
@@ -87,8 +100,11 @@ class Locks:
     def states(self) -> dict[str, str]:
         now = self._clock.mono()
         with self._lock:
-            for door in self._doors:
-                self._step(door, Tick(), now)
+            for name, door in self._doors.items():
+                self._step(name, Tick(), now)
+                seen = self._read_back(door.device, door.output)
+                if door.state.lock is Lock.UNKNOWN and seen is not None:
+                    self._step(name, LockAnswered(seen), now)
             return {name: door.state.lock.value for name, door in self._doors.items()}
 
     def _step(self, name: DoorId, event: Input, now: float) -> tuple[SendUnlock, ...]:

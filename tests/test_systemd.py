@@ -94,3 +94,18 @@ def test_pip_check_says_exactly_the_one_line_about_opencv() -> None:
     assert done.stdout.splitlines() == [
         f"insightface {version} requires opencv-python, which is not installed."
     ]
+
+
+def test_the_example_configuration_passes_edge_check(tmp_path: Path) -> None:
+    """As an installer would: with the paths of this machine in it, nothing is wrong."""
+    text = (ROOT / "config" / "gate.example.toml").read_text("utf-8")
+    pack = ROOT / "hil" / "simpack" / "pack"
+    text = text.replace("/var/lib/menjin/models/sim", str(pack))
+    config = tmp_path / "gate.toml"
+    config.write_text(text, "utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "edge", "check", "-c", str(config)],
+        capture_output=True, text=True, check=False, cwd=ROOT,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "nothing wrong" in done.stdout
