@@ -1,4 +1,4 @@
-"""Two of what there should be one of: desks of a zone, boxes of a name, `serve`s of an office."""
+"""Two of what there should be one of: desks of a zone, boxes of a name."""
 
 from __future__ import annotations
 
@@ -90,10 +90,3 @@ def test_two_boxes_of_one_name_do_not_fight_for_ever(estate: Estate) -> None:
     for line in pair:
         line.close()
     assert 2 <= joined.qsize() < 2 * FIGHT_S, "17 and more when every retry is a first one"
-
-
-def test_a_second_serve_of_one_office_is_refused(estate: Estate) -> None:
-    estate.serve()
-    said = estate.enroll("roster", "serve")
-    assert said.returncode == 2 and len(said.stderr.splitlines()) == 1
-    assert "running here already" in said.stderr
