@@ -24,7 +24,8 @@ from hil.rig import ZONE, Models, Rig, unit_of
 PHOTOS = {".jpg", ".jpeg", ".png"}
 MOST_PEOPLE = 256  # one relay each on one board
 GAP_S = 1.2  # nobody before the camera: the last face has left, the last pulse has ended
-VIDEO_FPS = 4.0  # slow enough that every frame of a crowd is attended to on two busy cores
+# Slow enough that every frame of a crowd is attended to on two busy cores; slower for slow models.
+VIDEO_FPS = (4.0, 0.5)
 REVOKED_COUNT = 2
 
 Say = Callable[[str], None]
@@ -196,15 +197,21 @@ class PeopleRun:
         capture.release()
         if frames < 1:
             raise ValueError(f"{video}: not a video that can be read")
-        pulses, after = len(self.rig.board.pulses), self.rig.last_event()
-        self.rig.restart_with(f"video:{video.resolve()}", VIDEO_FPS, loop=False)
-        self.rig.wait("the video ends", self._ended, frames / VIDEO_FPS + 60)
-        attended = self.rig.frames()
-        rows = [row for row in self.rig.events(after) if row["kind"] == "decision"]
+        for fps in VIDEO_FPS:
+            seen = self._watch_at(video, frames, fps)
+            if seen["attended"] == frames:
+                break
         self.rig.restart_with(None, self.rig.fps)
+        return seen
+
+    def _watch_at(self, video: Path, frames: int, fps: float) -> dict[str, Any]:
+        pulses, after = len(self.rig.board.pulses), self.rig.last_event()
+        self.rig.restart_with(f"video:{video.resolve()}", fps, loop=False)
+        self.rig.wait("the video ends", self._ended, frames / fps + 60)
+        rows = [row for row in self.rig.events(after) if row["kind"] == "decision"]
         return {
             "frames": frames,
-            "attended": attended,
+            "attended": self.rig.frames(),
             "decisions": len(rows),
             "opened": len(self.rig.board.pulses) - pulses,
             "refused_by_reason": dict(Counter(row["reason"] for row in rows)),
@@ -237,7 +244,7 @@ def run(
     """The whole run. ModelError, ValueError (one line) for what cannot be used."""
     people = find_people(faces)
     packs = folder / "models"
-    packed = Models(install(models, packs), install(pad, packs))
+    packed = Models(install(models, packs / "face"), install(pad, packs / "pad"))
     pack = load_pack(packed.face)
     assert isinstance(pack, FacePack), "install gave a face pack"
     say(f"pack {pack.name}: threshold {pack.threshold} ({pack.threshold_reason})")
