@@ -1,5 +1,6 @@
 """`enroll`: the commands of an office, assembled. What each does is `commands_office`,
-`commands_members` and `commands_live`; here is how a mistake is told: one line on stderr, exit 2.
+`commands_members`, `commands_desk` and `commands_live`; here is how a mistake is told: one line on
+stderr, exit 2.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import click
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 from edge.provision import PaperError
+from enroll import commands_desk as desks
 from enroll import commands_live as live
 from enroll import commands_members as members
 from enroll import commands_office as office
@@ -61,16 +63,16 @@ def desk() -> None:
 for command in (office.roster_init, live.roster_serve, live.roster_revoke, live.roster_status):
     roster.add_command(command)
 for command in (
-    live.desk_init,
+    desks.desk_init,
     members.desk_add,
-    live.desk_join,
-    live.desk_sync,
+    desks.desk_join,
+    desks.desk_sync,
     members.desk_list,
 ):
     desk.add_command(command)
 for command in (office.zone, office.door, office.unit, office.tenancy, members.gate):
     cli.add_command(command)
-for command in (live.person, live.events):
+for command in (desks.person, live.events):
     cli.add_command(command)
 
 

@@ -1,5 +1,5 @@
 """The office commands: what the estate is, and who takes part. They change the database and exit;
-what talks to the gates and takes photos is `commands_live`."""
+what talks to the gates is `commands_live`, what takes photos `commands_desk`."""
 
 from __future__ import annotations
 

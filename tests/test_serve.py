@@ -1,240 +1,23 @@
 """What `roster serve` answers and tells, message by message: a real authority, a line that keeps
-what is published. Whole, over a broker: test_serve_live."""
+what is published. What it drops: test_serve_garbage; whole, over a broker: test_serve_live."""
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from office import ZONE, OfficeKit, make_office, receipt
+from office import ZONE, make_office, receipt
+from served import D_UP, DESK, GATE, STATUS, TENANCY, UP, Served, hello, served, status
 
 from edge import seal, wire
-from edge.envelope import HEADER, Message, decode, encode
 from edge.link import Received
-from edge.wire import Body, Type
+from edge.wire import Type
+from enroll.roster.authority import Authority
 from enroll.roster.bell import Bell
-from enroll.roster.serve import BEACON_EVERY_S, LOOK_EVERY_S, Serve, subscriptions
+from enroll.roster.serve import BEACON_EVERY_S, LOOK_EVERY_S, subscriptions
 
-GATE, DESK, TENANCY = "gate-1", "desk-1", "T-1"
-UP, D_UP = wire.gate_topic(GATE, "up"), wire.desk_topic(DESK, "up")
-EVENTS, STATUS = wire.gate_topic(GATE, "events"), wire.gate_topic(GATE, "status")
-
-
-@dataclass
-class KeepingLine:
-    """Takes what is published, as long as it is up."""
-
-    connected: bool = True
-    sent: list[tuple[str, bytes, bool]] = field(default_factory=list)
-
-    def receive(self, timeout: float) -> Received | None:
-        return None
-
-    def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> bool:
-        if self.connected:
-            self.sent.append((topic, payload, retain))
-        return self.connected
-
-
-@dataclass
-class Served:
-    office: OfficeKit
-    line: KeepingLine
-    serve: Serve
-    acks: int = 0
-
-    def say(self, topic: str, raw: bytes) -> None:
-        def ack() -> None:
-            self.acks += 1
-
-        self.serve._take(Received(topic, raw, False, ack))
-
-    def signed(
-        self, kind: Type, body: Body, who: str, *, direction: str = "up", target: str = ""
-    ) -> bytes:
-        key = self.office.boxes[who].sign
-        return encode(kind, body, key, direction=direction, target=target or who)  # type: ignore[arg-type]
-
-    def look(self, after_s: float = 0.0) -> None:
-        self.office.clock.now += after_s
-        self.serve._look()
-
-    def take(self, topic: str) -> list[Message]:
-        """What was sent there, verified as its receiver does."""
-        target = topic.split("/")[3]
-        raws = [raw for where, raw, _ in self.line.sent if where == topic]
-        self.line.sent = [item for item in self.line.sent if item[0] != topic]
-        return [self.verified(raw, target) for raw in raws]
-
-    def verified(self, raw: bytes, target: str) -> Message:
-        return decode(raw, self.office.authority.keyring(), direction="down", target=target)
-
-    def kinds(self, topic: str) -> list[str]:
-        return [message.kind.name for message in self.take(topic)]
-
-    def enrolled(self, internal_id: str = "wang", tenancy: str = TENANCY) -> None:
-        authority = self.office.authority
-        if tenancy not in [t.tenancy for t in authority.tenancies()]:
-            authority.add_tenancy(tenancy, ZONE, "3-1201", None, None, 4)
-        authority.enrol(DESK, [ZONE], self.office.enrol_body(internal_id, tenancy))
-
-
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
-    office = make_office(tmp_path)
-    office.authority.add_zone("other")
-    office.add(GATE, "gate", [ZONE])
-    office.add("gate-2", "gate", [ZONE])
-    office.add(DESK, "desk", [ZONE])
-    office.add("desk-far", "desk", ["other"])
-    line = KeepingLine()
-    serve = Serve(office.authority, line, office.clock, threading.Event())
-    serve._told = dict.fromkeys(office.authority.zones(), 0)
-    yield Served(office, line, serve)
-    office.authority.close()
-
-
-def hello(kcvs: list[bytes] | None = None, nonce: bytes = bytes(16)) -> wire.Hello:
-    return wire.Hello(session=bytes(8), boot_id=bytes(16), nonce=nonce, kcvs=kcvs or [], at=1)
-
-
-def status() -> wire.StatusBody:
-    return wire.StatusBody(session=bytes(8), state="online", at=1)
-
-
-# what is dropped
-
-
-def _garbage(served: Served) -> dict[str, tuple[str, str, bytes]]:
-    """name -> (why it must be dropped, topic, message)"""
-    good = served.signed(Type.HELLO, hello(), GATE)
-    stranger = Ed25519PrivateKey.generate()
-    forged = encode(Type.HELLO, hello(), stranger, direction="up", target=GATE)
-    pull = wire.Pull(zone=ZONE, epoch=1, from_seq=1)
-    flipped = good[:-1] + bytes([good[-1] ^ 1])
-    office = served.office.authority.trust_bytes()
-    events = wire.Events(
-        zone=ZONE, key_epoch=1, first_no=1, count=1, prev_hash=bytes(32), sealed=b""
-    )
-    beacon = encode(
-        Type.BEACON,
-        served.office.authority.next_beacon(ZONE),
-        served.office.authority.keys.beacon,
-        direction="up",
-        target=GATE,
-    )
-    return {
-        "noise": ("header", UP, os.urandom(60)),
-        "long noise": ("header", UP, os.urandom(5000)),
-        "nothing": ("header", UP, b""),
-        "header only": ("key", UP, HEADER.pack(b"mj", 1, Type.HELLO, bytes(8), bytes(64))),
-        "another version": ("version", UP, good[:2] + b"\x09" + good[3:]),
-        "an unknown type": ("type", UP, good[:3] + b"\xf0" + good[4:]),
-        "too large": ("size", UP, good + bytes(300_000)),
-        "a stranger's": ("key", UP, forged),
-        "altered": ("signature", UP, flipped),
-        "moved to another gate": ("member", wire.gate_topic("gate-2", "up"), good),
-        "on a desk's topic": ("member", wire.desk_topic(GATE, "up"), good),
-        "meant for below": (
-            "signature",
-            UP,
-            served.signed(Type.PULL, pull, GATE, direction="down"),
-        ),
-        "a gate that enrols": (
-            "role",
-            UP,
-            served.signed(Type.ENROL, served.office.enrol_body("x", "T"), GATE),
-        ),
-        "a desk that pulls": ("role", D_UP, served.signed(Type.PULL, pull, DESK)),
-        "the office's own": ("member", UP, beacon),
-        "root's": ("member", UP, office),
-        "events beside their topic": ("topic", UP, served.signed(Type.EVENTS, events, GATE)),
-        "a hello among events": ("topic", EVENTS, good),
-        "on no topic of ours": ("topic", "mj/1/g/gate-1", good),
-        "of other fields": ("fields", UP, _other_fields(served)),
-    }
-
-
-def _other_fields(served: Served) -> bytes:
-    """Signed well; the body is another type's."""
-    pull = wire.Pull(zone=ZONE, epoch=1, from_seq=1)
-    return served.signed(Type.RECEIPT, pull, GATE)
-
-
-GARBAGE = (
-    "noise",
-    "long noise",
-    "nothing",
-    "header only",
-    "another version",
-    "an unknown type",
-    "too large",
-    "a stranger's",
-    "altered",
-    "moved to another gate",
-    "on a desk's topic",
-    "meant for below",
-    "a gate that enrols",
-    "a desk that pulls",
-    "the office's own",
-    "root's",
-    "events beside their topic",
-    "a hello among events",
-    "on no topic of ours",
-    "of other fields",
-)
-
-
-@pytest.mark.parametrize("name", GARBAGE)
-def test_what_cannot_be_believed_is_dropped_counted_and_acknowledged(
-    served: Served, name: str
-) -> None:
-    why, topic, raw = _garbage(served)[name]
-    served.say(topic, raw)
-    assert dict(served.serve.counts) == {why: 1}
-    assert served.line.sent == [] and served.acks == 1
-    served.say(UP, served.signed(Type.HELLO, hello(), GATE))
-    assert "ZONEKEY" in served.kinds(wire.gate_topic(GATE, "down"))
-
-
-def test_every_kind_of_garbage_is_tried(served: Served) -> None:
-    assert set(_garbage(served)) == set(GARBAGE)
-
-
-def test_a_fault_of_ours_ends_nothing(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object) -> bool:
-        raise OSError("disk full")
-
-    monkeypatch.setattr(served.office.authority, "put_status", broken)
-    served.say(STATUS, served.signed(Type.STATUS, status(), GATE))
-    assert served.serve.counts["fault"] == 1 and served.acks == 1
-    served.say(UP, served.signed(Type.HELLO, hello(), GATE))
-    assert served.kinds(wire.gate_topic(GATE, "down"))
-
-
-@pytest.mark.parametrize(
-    ("kind", "who"), [(Type.WITHDRAW, DESK), (Type.RESEAL, DESK), (Type.GET_CHUNK, GATE)]
-)
-def test_what_is_not_built_is_refused_aloud(served: Served, kind: Type, who: str) -> None:
-    topic, down = (D_UP, "d") if who == DESK else (UP, "g")
-    body = wire.Pull(zone=ZONE, epoch=1, from_seq=1)  # any: it is not looked into
-    served.say(topic, served.signed(kind, body, who))
-    (message,) = served.take(f"mj/1/{down}/{who}/down")
-    refused = message.expect(wire.Refused)
-    assert (refused.what, refused.reason) == (kind.name.lower(), "not_built")
-
-
-def test_a_member_who_joined_just_now_is_believed(served: Served) -> None:
-    served.say(UP, served.signed(Type.HELLO, hello(), GATE))  # the members are known by now
-    served.office.add("gate-new", "gate", [ZONE])
-    served.office.clock.now += LOOK_EVERY_S
-    served.say("mj/1/g/gate-new/up", served.signed(Type.HELLO, hello(), "gate-new"))
-    assert "ZONEKEY" in served.kinds("mj/1/g/gate-new/down")
+__all__ = ["served"]
 
 
 # hello
@@ -301,6 +84,22 @@ def test_a_receipt_is_kept(served: Served) -> None:
     assert served.office.authority.enforced(change).missing == (GATE, "gate-2")
     served.say(UP, served.signed(Type.RECEIPT, body, GATE))
     assert served.office.authority.enforced(change).missing == ("gate-2",)
+
+
+def test_a_message_is_acknowledged_when_its_consequences_are_on_the_disk(
+    served: Served,
+) -> None:
+    served.enrolled()
+    change = served.office.authority.revoke(TENANCY, "notice", "front")
+    raw = served.signed(Type.RECEIPT, receipt(served.office, change.last_seq), GATE)
+    seen: list[tuple[str, ...]] = []
+
+    def ack() -> None:
+        with Authority.open(served.office.home, served.office.clock) as another:
+            seen.append(another.enforced(change).missing)
+
+    served.serve._take(Received(UP, raw, False, ack))
+    assert seen == [("gate-2",)]
 
 
 def test_a_receipt_of_another_roster_is_counted_and_proves_nothing(served: Served) -> None:
