@@ -24,18 +24,20 @@ EVENTS, STATUS = wire.gate_topic(GATE, "events"), wire.gate_topic(GATE, "status"
 
 @dataclass
 class KeepingLine:
-    """Takes what is published, as long as it is up."""
+    """Takes what is published, as long as it is up and has room."""
 
     connected: bool = True
+    room: int = 1000
     sent: list[tuple[str, bytes, bool]] = field(default_factory=list)
 
     def receive(self, timeout: float) -> Received | None:
         return None
 
     def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> bool:
-        if self.connected:
+        taken = self.connected and len(self.sent) < self.room
+        if taken:
             self.sent.append((topic, payload, retain))
-        return self.connected
+        return taken
 
 
 @dataclass

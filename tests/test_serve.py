@@ -234,6 +234,18 @@ def test_what_changes_while_the_broker_is_away_is_told_when_it_is_back(served: S
     assert served.kinds(LOG) == [], "once"
 
 
+def test_what_the_line_has_no_room_for_is_told_later_and_in_order(served: Served) -> None:
+    for person in ("one", "two", "three"):
+        served.enrolled(person)
+    served.line.room = 1
+    served.look()
+    first = served.take(LOG)
+    served.line.room = 1000
+    served.look(LOOK_EVERY_S)
+    told = [m.expect(wire.Delta).first_seq for m in first + served.take(LOG)]
+    assert (len(first), told) == (1, [1, 2, 3])
+
+
 def test_a_zone_made_while_we_serve_is_told_of(served: Served) -> None:
     served.look()
     served.office.authority.add_zone("new")
