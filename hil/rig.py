@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.trail import export
-from hil.broker import Broker, Kind, start_broker
+from hil.broker import Broker, Kind, choose, start_broker
 from hil.relayboard import RelayBoard
 
 Image = NDArray[np.uint8]
@@ -111,10 +111,10 @@ class Rig:
 
     def make_office(self) -> None:
         port = free_port()
-        embedded = self.broker_kind == "embedded"
-        plain = ["--plain"] if embedded else []
+        kind = choose(self.broker_kind)
+        plain = ["--plain"] if kind == "embedded" else []
         self.enroll("roster", "init", "--broker", f"127.0.0.1:{port}", *plain)
-        self.broker = start_broker(self.broker_kind, self.home, port)
+        self.broker = start_broker(kind, self.home, port)
         self.enroll("zone", "add", ZONE)
         for door in self.doors:
             self.enroll("door", "add", door, "--zone", ZONE)
