@@ -126,14 +126,13 @@ def people(
     """
     from edge.modelfile import ModelError
     from hil.people import run, table
-    from hil.rig import RigError
 
     with _folder(keep) as folder:
         try:
             report = run(folder, models, pad, faces, video, broker, _say(True))
         except (ModelError, ValueError) as error:
             raise click.UsageError(str(error)) from None
-        except RigError as error:
+        except RuntimeError as error:  # a RigError, or a part that did not start
             raise click.ClickException(str(error)) from None
     _write(report, json_file)
     click.echo(table(report))

@@ -230,7 +230,7 @@ def play(folder: Path, broker: Kind, say: Say) -> dict[str, Any]:
         with rig:
             say(f"built in {time.monotonic() - began:.0f} s: gate {GATE}, desk {DESK}, zone {ZONE}")
             demo.play()
-    except RigError as error:
+    except RuntimeError as error:  # a RigError, or a part that did not start
         fault = str(error)
         say(f"FAILED: {fault}")
     return {
