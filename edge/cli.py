@@ -61,7 +61,9 @@ def run(config_path: Path, verbose: bool) -> None:
     logs.to_stderr(logging.DEBUG if verbose else logging.INFO)
     from edge.daemon import Parts
     from edge.daemon import run as run_daemon
+    from edge.keys import forbid_dumps
 
+    forbid_dumps()
     sys.exit(run_daemon(Parts(config)))
 
 

@@ -8,7 +8,9 @@ as the process.
 from __future__ import annotations
 
 import base64
+import ctypes
 import os
+import resource
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -37,6 +39,7 @@ KEY_BYTES, NONCE_BYTES, TAG_BYTES = 32, 12, 16
 WRAPPED_BYTES = NONCE_BYTES + KEY_BYTES + TAG_BYTES
 OTHERS_MAY = stat.S_IRWXG | stat.S_IRWXO
 IDENTITY_AAD = b"menjin/identity/1"
+PR_SET_DUMPABLE = 4  # <linux/prctl.h>
 
 
 class KeyFault(ValueError):
@@ -94,6 +97,12 @@ def _sized(path: Path, data: bytes) -> bytes:
             f"{path}: {len(data)} bytes where a key has {KEY_BYTES}; restore the right file"
         )
     return data
+
+
+def forbid_dumps() -> None:
+    """No core file and no debugger of the same user: keys and templates are in our memory."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def write_private(path: Path, data: bytes) -> None:

@@ -122,11 +122,20 @@ class Replica:
             self.clock.raise_floor(body.at / 1000)
         out: list[Outgoing] = []
         for signed in body.recent:
-            recent = decode(signed, self.book.keyring, direction="down", target=zone)
-            self._placed(zone, recent.expect(wire.Delta).epoch)
-            out += self._log(zone, recent.expect(wire.Delta), signed, quiet=True)
+            out += self._recent(zone, signed)
         out = [item for item in out if item[0] is not Type.PULL]  # asked for below, once
         return out + self._hold_against(zone, body, retained)
+
+    def _recent(self, zone: ZoneId, signed: bytes) -> list[Outgoing]:
+        """A revocation that a beacon repeats; one that does not verify spoils no other."""
+        try:
+            recent = decode(signed, self.book.keyring, direction="down", target=zone)
+            body = recent.expect(wire.Delta)
+            self._placed(zone, body.epoch)
+            return self._log(zone, body, signed, quiet=True)
+        except WireError as error:
+            self.counts[f"recent_{error.why}"] += 1
+            return []
 
     def _hold_against(self, zone: ZoneId, body: wire.Beacon, retained: bool) -> list[Outgoing]:
         state = self.zones[zone]
