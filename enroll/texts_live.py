@@ -5,7 +5,7 @@ from __future__ import annotations
 TEXTS: dict[str, tuple[str, str]] = {
     # serve
     "serving": (
-        "正在服务:{zones} 个分区,消息服务器 {host}:{port}",
+        "正在服务:{zones} 个组团,消息服务器 {host}:{port}",
         "serving {zones} zones through {host}:{port}",
     ),
     "serve_twice": (
@@ -66,15 +66,15 @@ TEXTS: dict[str, tuple[str, str]] = {
         "the office does not list desk {desk} any more; ask the office",
     ),
     "desk_no_zone_key": (
-        "办公室没有给出分区 {zone} 的密钥;先运行 `enroll desk sync`",
+        "办公室没有给出组团 {zone} 的密钥;先运行 `enroll desk sync`",
         "the office gave no keys for zone {zone}; run `enroll desk sync`",
     ),
     "desk_second": (
-        "分区 {zone} 的人脸密钥由登记台 {other} 保管;第二个登记台的密钥交接尚未实现",
+        "组团 {zone} 的人脸密钥由登记台 {other} 保管;第二个登记台的密钥交接尚未实现",
         "desk {other} keeps the face key of zone {zone}; handing it to a second desk is not built",
     ),
     "desk_synced": (
-        "已同步;分区 {zones};新建人脸密钥 {made} 个;发给门禁设备 {wrapped} 个",
+        "已同步;组团 {zones};新建人脸密钥 {made} 个;发给门禁设备 {wrapped} 个",
         "synced; zones {zones}; face keys made: {made}; sent to gates: {wrapped}",
     ),
     "broker_away": (
@@ -95,11 +95,11 @@ TEXTS: dict[str, tuple[str, str]] = {
     "refused_not_built": ("尚未实现", "not built yet"),
     # person
     "zone_needed": (
-        "本登记台负责多个分区({zones});用 --zone 指明",
+        "本登记台负责多个组团({zones});用 --zone 指明",
         "this desk has several zones ({zones}); name one with --zone",
     ),
     "zone_not_ours": (
-        "分区 {zone} 不属于本登记台({zones})",
+        "组团 {zone} 不属于本登记台({zones})",
         "zone {zone} is not one of this desk's ({zones})",
     ),
     "person_id": (
@@ -194,6 +194,6 @@ TEXTS: dict[str, tuple[str, str]] = {
         "no receipt within {seconds} s from: {gates}; `enroll roster serve` goes on telling them, "
         "the same command waits again",
     ),
-    "no_status": ("没有分区,或分区里没有门禁设备", "no zones, or no gates in them"),
+    "no_status": ("没有组团,或组团里没有门禁设备", "no zones, or no gates in them"),
     "no_events": ("还没有事件", "no events yet"),
 }

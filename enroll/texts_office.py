@@ -5,16 +5,16 @@ from __future__ import annotations
 TEXTS: dict[str, tuple[str, str]] = {
     # why the authority refuses (roster.refusal.Refusal)
     "refused_zone_unknown": (
-        "没有分区 {zone};先用 `enroll zone add {zone}` 建立",
+        "没有组团 {zone};先用 `enroll zone add {zone}` 建立",
         "no zone {zone}; make it with `enroll zone add {zone}`",
     ),
-    "refused_zone_exists": ("分区 {zone} 已存在", "zone {zone} is there already"),
+    "refused_zone_exists": ("组团 {zone} 已存在", "zone {zone} is there already"),
     "refused_door_exists": (
-        "分区 {zone} 里已有门 {door}",
+        "组团 {zone} 里已有门 {door}",
         "zone {zone} has a door {door} already",
     ),
     "refused_door_unknown": (
-        "分区 {zone} 里没有门 {door};先用 `enroll door add` 建立",
+        "组团 {zone} 里没有门 {door};先用 `enroll door add` 建立",
         "zone {zone} has no door {door}; make it with `enroll door add`",
     ),
     "refused_no_doors": (
@@ -22,11 +22,11 @@ TEXTS: dict[str, tuple[str, str]] = {
         "unit {unit} has no door; give at least one with --door",
     ),
     "refused_unit_exists": (
-        "分区 {zone} 里已有房号 {unit}",
+        "组团 {zone} 里已有房号 {unit}",
         "zone {zone} has a unit {unit} already",
     ),
     "refused_unit_unknown": (
-        "分区 {zone} 里没有房号 {unit};先用 `enroll unit add` 建立",
+        "组团 {zone} 里没有房号 {unit};先用 `enroll unit add` 建立",
         "zone {zone} has no unit {unit}; make it with `enroll unit add`",
     ),
     "refused_name": (
@@ -68,11 +68,11 @@ TEXTS: dict[str, tuple[str, str]] = {
         "no space at its ends",
     ),
     "refused_wrong_zone": (
-        "不在它的分区之内",
+        "不在它的组团之内",
         "that zone is not one of its zones",
     ),
     "refused_wrong_key": (
-        "分区密钥的版本不对;请先同步",
+        "组团密钥的版本不对;请先同步",
         "sealed under another key epoch; run `enroll desk sync`",
     ),
     "refused_unreadable": (
@@ -108,11 +108,11 @@ TEXTS: dict[str, tuple[str, str]] = {
         "this request number belongs to another enrolment",
     ),
     "refused_second_kcv": (
-        "分区 {zone} 的这个密钥版本已有另一把密钥;请报告",
+        "组团 {zone} 的这个密钥版本已有另一把密钥;请报告",
         "zone {zone} has another key of this epoch already; report this",
     ),
     "refused_not_a_member": (
-        "{member} 不是该分区的登记设备",
+        "{member} 不是该组团的登记设备",
         "{member} is not a member of that zone",
     ),
     "refused_bad_key_message": (
@@ -143,16 +143,16 @@ TEXTS: dict[str, tuple[str, str]] = {
         "{text} 不是日期,例如 2027-09-01 或 2027-09-01T12:00",
         "{text} is not a date, for example 2027-09-01 or 2027-09-01T12:00",
     ),
-    "zone_added": ("已建立分区 {zone}", "zone {zone} made"),
-    "door_added": ("分区 {zone} 已加入门 {door}", "door {door} added to zone {zone}"),
-    "unit_added": ("分区 {zone} 已加入房号 {unit}", "unit {unit} added to zone {zone}"),
+    "zone_added": ("已建立组团 {zone}", "zone {zone} made"),
+    "door_added": ("组团 {zone} 已加入门 {door}", "door {door} added to zone {zone}"),
+    "unit_added": ("组团 {zone} 已加入房号 {unit}", "unit {unit} added to zone {zone}"),
     "tenancy_added": ("已录入租约 {tenancy}", "tenancy {tenancy} entered"),
     "tenancy_ended": (
         "租约 {tenancy} 已结束,撤销了 {people} 人的权限",
         "tenancy {tenancy} has ended; persons whose rights it took: {people}",
     ),
     "member_added": (
-        "{member} 已加入分区 {zones};把 {out} 带到该设备",
+        "{member} 已加入组团 {zones};把 {out} 带到该设备",
         "{member} is let into {zones}; take {out} to it",
     ),
     "compare_fingerprint": (
@@ -173,7 +173,7 @@ TEXTS: dict[str, tuple[str, str]] = {
         "没有文件夹 {folder};先建立它,或另选 --out",
         "no folder {folder}; make it, or choose another --out",
     ),
-    "no_zones": ("还没有分区", "no zones yet"),
+    "no_zones": ("还没有组团", "no zones yet"),
     "no_doors": ("还没有门", "no doors yet"),
     "no_units": ("还没有房号", "no units yet"),
     "no_tenancies": ("还没有租约", "no tenancies yet"),

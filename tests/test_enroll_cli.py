@@ -160,7 +160,7 @@ def test_help_and_nothing_at_all_show_the_way(staff: Staff) -> None:
 
 def test_chinese_staff_read_chinese(staff: Staff) -> None:
     staff.patch.setenv("LANG", "zh_CN.UTF-8")
-    assert staff.well("zone", "add", "he") == "已建立分区 he\n"
+    assert staff.well("zone", "add", "he") == "已建立组团 he\n"
     assert "已存在" in staff.mistake("zone", "add", "he")
     assert "there already" in staff.mistake("--lang", "en", "zone", "add", "he")
 
