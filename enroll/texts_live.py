@@ -42,11 +42,11 @@ TEXTS: dict[str, tuple[str, str]] = {
         "the bundle answers another request; make a new one with `enroll desk init`",
     ),
     "desk_bundle_false": (
-        "该文件验证不通过({why});请向办公室重新索取",
+        "该文件验证不通过({why});请向中心重新索取",
         "the bundle does not verify ({why}); ask the office for it again",
     ),
     "desk_other_office": (
-        "{folder}:本登记台属于另一个办公室;请用新的文件夹",
+        "{folder}:本登记台属于另一个中心;请用新的文件夹",
         "{folder}: this desk belongs to another office; use a new folder",
     ),
     "desk_not_joined": (
@@ -62,11 +62,11 @@ TEXTS: dict[str, tuple[str, str]] = {
         "{folder}: another command is using this desk; try again shortly",
     ),
     "desk_struck": (
-        "登记台 {desk} 已被办公室除名;请询问办公室",
+        "登记台 {desk} 已被中心除名;请询问中心",
         "the office does not list desk {desk} any more; ask the office",
     ),
     "desk_no_zone_key": (
-        "办公室没有给出组团 {zone} 的密钥;先运行 `enroll desk sync`",
+        "中心没有给出组团 {zone} 的密钥;先运行 `enroll desk sync`",
         "the office gave no keys for zone {zone}; run `enroll desk sync`",
     ),
     "desk_second": (
@@ -86,12 +86,12 @@ TEXTS: dict[str, tuple[str, str]] = {
         "the connection to the broker was lost; try again",
     ),
     "office_silent": (
-        "办公室在 {seconds} 秒内没有回应({what});检查 `enroll roster serve` 是否在运行"
+        "中心在 {seconds} 秒内没有回应({what});检查 `enroll roster serve` 是否在运行"
         "(丢弃的消息:{seen})",
         "no answer from the office within {seconds} s ({what}); check that `enroll roster serve` "
         "runs (messages dropped: {seen})",
     ),
-    "office_refuses": ("办公室拒绝:{reason}", "the office refuses: {reason}"),
+    "office_refuses": ("中心拒绝:{reason}", "the office refuses: {reason}"),
     "refused_not_built": ("尚未实现", "not built yet"),
     # person
     "zone_needed": (

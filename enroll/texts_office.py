@@ -124,7 +124,7 @@ TEXTS: dict[str, tuple[str, str]] = {
         "the audit chain of {gate} breaks at event {event_no}; report this",
     ),
     # what the commands report
-    "office_made": ("办公室已建立:{home}", "office made: {home}"),
+    "office_made": ("中心已建立:{home}", "office made: {home}"),
     "office_root_offline": (
         "根密钥在 {root}:请移到离线介质并从本机删除;只有更换密钥时才需要它",
         "the root key is in {root}: move it to an offline medium and off this machine; "
