@@ -1,6 +1,7 @@
 # Two commands do all the set-up: `make demo` and `make test`. Everything lives in .venv.
 PYTHON ?= python3
 VENV := .venv
+BROKER ?= auto
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 export ORT_DISABLE_TELEMETRY := 1
@@ -21,8 +22,8 @@ $(STAMP): requirements.lock pyproject.toml
 
 install: $(STAMP) ## Make .venv with everything in it (pinned, by hash)
 
-demo: $(STAMP) ## The whole story end to end, hardware simulated
-	$(VENV)/bin/hil demo
+demo: $(STAMP) ## The whole story end to end, hardware simulated (BROKER=mosquitto or embedded)
+	$(VENV)/bin/hil demo --broker $(BROKER)
 
 test: $(STAMP) ## The default tests: under three minutes
 	$(PY) -m pytest
