@@ -1,0 +1,322 @@
+"""The audit trail: chained, on the disk before it is believed, whole or named where it is not."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge.clock import SystemClock
+from edge.journal import Journal
+from edge.terms import AccessEvent, DoorId, EventKind, GrantId, PersonId, Reason, ZoneId
+from edge.trail import (
+    FIRST_HASH,
+    Trail,
+    TrailFault,
+    decode_event,
+    encode_event,
+    export,
+    link,
+    verify,
+)
+
+CLOCK = SystemClock()
+WAIT_S = 10.0
+
+
+def event(number: int = 0, reason: Reason = Reason.UNKNOWN_FACE) -> AccessEvent:
+    return AccessEvent(EventKind.DECISION, 1_800_000_000.0 + number, DoorId("main"), reason=reason)
+
+
+def trail(path: Path, rows: int) -> None:
+    made = Trail(path)
+    made.append([(bytes([n]) * 16, encode_event(event(n))) for n in range(rows)])
+    made.close()
+
+
+def spoil(path: Path, sql: str, *values: object) -> None:
+    with sqlite3.connect(path) as db:
+        db.execute(sql, values)
+    db.close()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "journal.db"
+
+
+@pytest.fixture
+def journal(path: Path) -> Iterator[Journal]:
+    made = Journal(path, CLOCK)
+    made.start()
+    yield made
+    made.stop()
+
+
+# --- the chain ---
+
+
+@given(
+    st.builds(
+        AccessEvent,
+        kind=st.sampled_from(EventKind),
+        at=st.integers(0, 2**41).map(lambda ms: ms / 1000),
+        door=st.none() | st.text(max_size=9).map(DoorId),
+        zone=st.none() | st.text(max_size=9).map(ZoneId),
+        person=st.none() | st.binary(min_size=16, max_size=16).map(PersonId),
+        reason=st.none() | st.sampled_from(Reason),
+        grant_id=st.none() | st.text(max_size=9).map(GrantId),
+        facts=st.dictionaries(st.text(max_size=5), st.booleans() | st.integers(0, 99)),
+    )
+)
+def test_an_event_comes_back(told: AccessEvent) -> None:
+    assert decode_event(encode_event(told)) == told
+
+
+def test_the_link_is_the_one_the_office_computes() -> None:
+    content = hashlib.sha256(b"salt" + b"payload").digest()
+    wanted = hashlib.sha256(FIRST_HASH + (7).to_bytes(8, "big") + content).digest()
+    assert link(FIRST_HASH, 7, b"salt", b"payload") == wanted
+
+
+SPOILT: dict[str, tuple[Callable[[Path], None], int]] = {
+    "altered": (lambda p: spoil(p, "update rows set payload = ? where event_no = 4", b"\xa0"), 4),
+    "its salt": (lambda p: spoil(p, "update rows set salt = ? where event_no = 4", b"x"), 4),
+    "its hash": (lambda p: spoil(p, "update rows set hash = ? where event_no = 4", bytes(32)), 4),
+    "deleted": (lambda p: spoil(p, "delete from rows where event_no = 4"), 5),
+    "the first": (lambda p: spoil(p, "delete from rows where event_no = 1"), 2),
+    "swapped": (
+        lambda p: spoil(
+            p,
+            "update rows set (salt, payload, hash) = (select salt, payload, hash from rows r "
+            "where r.event_no = 13 - rows.event_no) where event_no in (4, 9)",
+        ),
+        4,
+    ),
+}
+
+
+@pytest.mark.parametrize("what", SPOILT)
+def test_the_first_bad_row_is_named(path: Path, what: str) -> None:
+    trail(path, 10)
+    assert verify(path).ok
+    how, number = SPOILT[what]
+    how(path)
+    found = verify(path)
+    assert (found.ok, found.first_bad_no) == (False, number)
+    assert found.why
+
+
+def test_rows_cut_from_the_end_are_missed_where_the_office_holds_them(path: Path) -> None:
+    trail(path, 10)
+    made = Trail(path)
+    assert made.anchor(8, made.rows(7, 1)[0].hash)
+    made.close()
+    spoil(path, "delete from rows where event_no > 6")
+    found = verify(path)
+    assert (found.ok, found.first_bad_no) == (False, 7)
+
+
+def test_a_chain_computed_anew_is_not_the_one_the_office_holds(path: Path) -> None:
+    trail(path, 10)
+    made = Trail(path)
+    made.anchor(8, made.rows(7, 1)[0].hash)
+    rows = made.rows(0, 10)
+    made.close()
+    prev = FIRST_HASH
+    for row in rows:
+        payload = encode_event(event(99)) if row.event_no == 3 else row.payload
+        prev = link(prev, row.event_no, row.salt, payload)
+        spoil(
+            path,
+            "update rows set payload = ?, hash = ? where event_no = ?",
+            payload,
+            prev,
+            row.event_no,
+        )
+    found = verify(path)
+    assert (found.ok, found.first_bad_no) == (False, 8)
+
+
+def test_an_acknowledgement_of_another_chain_moves_nothing(path: Path) -> None:
+    trail(path, 3)
+    made = Trail(path)
+    assert not made.anchor(2, bytes(32))
+    assert not made.anchor(9, bytes(32))
+    assert made.anchored_no == 0
+    made.close()
+
+
+def test_only_what_the_office_holds_ages_out(path: Path) -> None:
+    trail(path, 10)
+    made = Trail(path)
+    made.trim(4)
+    assert len(made.rows(0, 99)) == 10
+    made.anchor(5, made.rows(4, 1)[0].hash)
+    made.trim(4)
+    assert [row.event_no for row in made.rows(0, 99)] == [6, 7, 8, 9, 10]
+    made.append([(b"s" * 16, encode_event(event()))])
+    made.close()
+    found = verify(path)
+    assert (found.ok, found.rows, found.head_no) == (True, 6, 11)
+
+
+def test_a_number_is_never_used_twice(path: Path) -> None:
+    trail(path, 5)
+    made = Trail(path)
+    made.anchor(5, made.head[1])
+    made.trim(0)
+    made.close()
+    made = Trail(path)
+    made.append([(b"s" * 16, encode_event(event()))])
+    assert made.rows(0, 9)[0].event_no == 6
+    made.close()
+
+
+def test_a_file_that_is_no_trail_is_one_line(path: Path) -> None:
+    path.write_bytes(os.urandom(4096))
+    with pytest.raises(TrailFault, match="keep it for the office"):
+        Trail(path)
+
+
+def test_verify_says_that_it_cannot_read(path: Path) -> None:
+    path.write_bytes(os.urandom(4096))
+    found = verify(path)
+    assert (found.ok, "cannot be read" in found.why) == (False, True)
+
+
+# --- the journal ---
+
+
+def test_a_recorded_row_is_in_the_file(journal: Journal, path: Path) -> None:
+    kept = journal.record(event(1, Reason.GRANTED))
+    assert (kept.kept, kept.durable) == (True, True)
+    assert [row["reason"] for row in export(path)] == ["granted"]
+
+
+def test_many_at_once_share_one_chain(journal: Journal, path: Path) -> None:
+    def record(number: int) -> None:
+        for _ in range(20):
+            assert journal.record(event(number), timeout_s=WAIT_S).durable
+
+    threads = [threading.Thread(target=record, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(WAIT_S)
+    found = verify(path)
+    assert (found.ok, found.rows) == (True, 160)
+
+
+def test_rows_go_to_the_office_in_order(journal: Journal) -> None:
+    for number in range(5):
+        journal.record(event(number))
+    rows = journal.outbox(0, 3)
+    assert [row.event_no for row in rows] == [1, 2, 3]
+    assert [row.prev_hash for row in rows] == [FIRST_HASH, rows[0].hash, rows[1].hash]
+    assert journal.acked(3, rows[2].hash)
+    assert [row.event_no for row in journal.outbox(journal.acked_no, 9)] == [4, 5]
+
+
+def test_a_disk_that_refuses_locks_nobody_out_and_loses_nothing(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pages run out (as on a full disk): rows wait in memory and are written when it heals."""
+    monkeypatch.setattr("edge.journal.RETRY_S", 0.05)
+    journal = Journal(path, CLOCK)
+    journal.start()
+    journal.record(event(1))
+    ask = journal._trail._db.conn.execute
+    ask(f"PRAGMA max_page_count = {ask('PRAGMA page_count').fetchone()[0]}")
+    kept = journal.record(event(2))
+    while kept.durable:  # the last page has room for some
+        kept = journal.record(event(2))
+    assert kept.kept
+    degraded = journal.degraded()
+    assert degraded and degraded.startswith("audit_degraded: ")
+    waiting = journal.record(event(3))
+    assert (waiting.kept, waiting.durable) == (True, False)
+    ask("PRAGMA max_page_count = 1000000")
+    done = threading.Event()
+    while journal.degraded() and not done.wait(0.02):
+        pass
+    journal.stop()
+    rows = [decode_event(row.payload).at - 1_800_000_000 for row in Trail(path).rows(0, 999)]
+    assert rows[:1] == [1.0]
+    assert rows[1:-1] == sorted(rows[1:-1])
+    assert 3.0 in rows
+    assert verify(path).ok
+
+
+def test_what_neither_disk_nor_ring_could_keep_is_counted(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.journal.RETRY_S", 0.05)
+    monkeypatch.setattr("edge.journal.RING_ROWS", 3)
+    journal = Journal(path, CLOCK)
+    journal.start()
+    ask = journal._trail._db.conn.execute
+    ask(f"PRAGMA max_page_count = {ask('PRAGMA page_count').fetchone()[0]}")
+    big = AccessEvent(EventKind.DECISION, 0.0, facts={"x": "y" * 9000})
+    for _ in range(8):
+        journal.record(big)
+    ask("PRAGMA max_page_count = 1000000")
+    done = threading.Event()
+    while journal.degraded() and not done.wait(0.02):
+        pass
+    journal.stop()
+    kinds = [(row["kind"], row["facts"].get("rows")) for row in export(path)]
+    assert ("gap", 5) in kinds
+    assert [kind for kind, _ in kinds].count("decision") == 3
+
+
+def test_a_clean_end_and_a_power_cut_are_told_apart(path: Path) -> None:
+    journal = Journal(path, CLOCK)
+    assert journal.clean_start
+    journal.start()
+    journal.record(event())
+    journal.stop()
+    assert Journal(path, CLOCK).clean_start
+    trail(path, 1)
+    assert not Journal(path, CLOCK).clean_start
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from edge.clock import SystemClock
+from edge.journal import Journal
+from edge.terms import AccessEvent, EventKind
+journal = Journal(Path(sys.argv[1]), SystemClock())
+journal.start()
+for number in range(100000):
+    if journal.record(AccessEvent(EventKind.DECISION, float(number))).durable:
+        print(number, flush=True)
+"""
+
+
+def test_no_acknowledged_row_is_lost_to_a_kill(path: Path) -> None:
+    """What a kill can show: no row that was only in the process. What a power cut does needs
+    replayed crash states (fault F1), which a kill cannot stand for."""
+    root = Path(__file__).parent.parent
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True, cwd=root
+    ) as writer:
+        assert writer.stdout
+        said = [writer.stdout.readline() for _ in range(50)]
+        writer.send_signal(signal.SIGKILL)
+        said += writer.stdout.readlines()
+    last = max(int(line) for line in said if line.endswith("\n") and line.strip())
+    rows = list(export(path))
+    assert len(rows) >= last + 1
+    assert verify(path).ok
