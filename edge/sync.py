@@ -92,9 +92,11 @@ class Sync:
     _upload_head: int = 0
     _last_status: tuple[str, ...] | None = None
 
+    def __post_init__(self) -> None:
+        self.ticked_mono = self._heard_mono = self._receipted_mono = self.clock.mono()
+
     def run(self) -> None:
         """The loop of the `sync` thread."""
-        self._heard_mono = self.clock.mono()
         while not self.stop.is_set():
             self.ticked_mono = self.clock.mono()
             if self.connected.is_set():
