@@ -115,6 +115,11 @@ def write_private(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)  # the name too
+    finally:
+        os.close(folder)
 
 
 def create_kek(path: Path) -> None:
@@ -172,10 +177,12 @@ class Identity:
 
     def request(self) -> Request:
         """The paper for the registrar; public keys only."""
-        pem = self.tls_key_file.read_bytes()
         try:
+            pem = self.tls_key_file.read_bytes()
             key = load_pem_private_key(pem, self.tls_key_password.encode())
-        except ValueError:
+        except OSError as error:
+            raise KeyFault(f"{self.tls_key_file}: {error.strerror}; provision anew") from None
+        except (ValueError, TypeError):  # TypeError: a key in the clear
             raise KeyFault(f"{self.tls_key_file}: does not open with this box's key") from None
         assert isinstance(key, ec.EllipticCurvePrivateKey)
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, self.gate)])
