@@ -9,14 +9,17 @@ import ipaddress
 import re
 import tomllib
 from collections import Counter
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from edge.policy import DEFAULT_MARGIN
 from edge.wire import Name
+
+OUTPUTS = 8  # of the common relay board
 
 
 class ConfigError(ValueError):
@@ -35,7 +38,7 @@ class Gate(Section):
     id: Name
     state_dir: Path
     zones: Annotated[list[Name], Field(min_length=1)]
-    utc_offset: Annotated[str, Field(pattern=r"^[+-]\d\d:\d\d$")] = "+08:00"
+    utc_offset: Annotated[str, Field(pattern=r"^[+-](0\d|1[0-4]):[0-5]\d$")] = "+08:00"
 
     @property
     def utc_offset_s(self) -> int:
@@ -120,7 +123,7 @@ class Device(Section):
     bus: Name
     driver: Literal["modbus"] = "modbus"  # more drivers: locks issue
     address: Annotated[int, Field(ge=1, le=247)]
-    outputs: Annotated[int, Field(ge=1, le=256)] = 8
+    outputs: Annotated[int, Field(ge=1, le=256)] = OUTPUTS
     inputs: Annotated[int, Field(ge=0, le=64)] = 8
     timed: bool = True  # the board ends the pulse itself
 
@@ -140,7 +143,8 @@ class Health(Section):
     @field_validator("listen")
     @classmethod
     def loopback(cls, value: str) -> str:
-        if not is_loopback(value.rpartition(":")[0].strip("[]")):
+        host, _, port = value.rpartition(":")
+        if not is_loopback(host.strip("[]")) or int(port) > 65535:
             raise ValueError("metrics are served on loopback only; use 127.0.0.1:PORT")
         return value
 
@@ -166,47 +170,75 @@ class Config(Section):
     health: Health = Health()
     audit: Audit = Audit()
 
-    @model_validator(mode="after")
-    def hangs_together(self) -> Self:
-        faults = [*_twice(self), *_dangling(self)]
-        if faults:
-            raise ValueError("; ".join(faults))
-        return self
+
+Table = dict[str, Any]
 
 
-def _twice(config: Config) -> list[str]:
+def _hanging(data: Table) -> list[str]:
+    """Names given twice and references that lead nowhere. Of the raw tables, so that these are
+    told together with what is wrong inside them; what is no name at all is told by its model."""
+    return [*_twice(data), *_dangling(data)]
+
+
+def _named(data: Table, kind: str) -> list[Table]:
+    items = data.get(kind)
+    tables = [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
+    return [table for table in tables if isinstance(table.get("id"), str)]
+
+
+def _names(table: object, key: str) -> list[str]:
+    """The names under a key: one, a list of them, or none that is one."""
+    value = table.get(key) if isinstance(table, dict) else None
+    return [name for name in (value if isinstance(value, list) else [value]) if type(name) is str]
+
+
+def _twice(data: Table) -> list[str]:
     faults = []
     for kind in ("camera", "bus", "device", "door"):
-        counts = Counter(item.id for item in getattr(config, kind))
+        counts = Counter(item["id"] for item in _named(data, kind))
         faults += [f"{kind} id {name!r} is used {n} times" for name, n in counts.items() if n > 1]
-    outputs = Counter((door.device, door.output) for door in config.door)
+    outputs = Counter(
+        (device, door["output"])
+        for door in _named(data, "door")
+        for device in _names(door, "device")
+        if type(door.get("output")) is int
+    )
     faults += [f"two doors on output {o} of device {d!r}" for (d, o), n in outputs.items() if n > 1]
     return faults
 
 
-def _dangling(config: Config) -> list[str]:
-    """References that lead nowhere."""
-    doors, buses = {d.id for d in config.door}, {b.id for b in config.bus}
-    devices = {d.id: d for d in config.device}
+def _dangling(data: Table) -> list[str]:
+    devices = {device["id"]: device for device in _named(data, "device")}
+    there = {kind: {item["id"] for item in _named(data, kind)} for kind in ("bus", "door")}
     faults = [
-        f"camera {camera.id!r} watches door {door!r}, which is not defined"
-        for camera in config.camera
-        for door in camera.doors
-        if door not in doors
+        f"camera {camera['id']!r} watches door {name!r}, which is not defined"
+        for camera in _named(data, "camera")
+        for name in _names(camera, "doors")
+        if name not in there["door"]
     ]
     faults += [
-        f"device {device.id!r} is on bus {device.bus!r}, which is not defined"
-        for device in config.device
-        if device.bus not in buses
+        f"device {device['id']!r} is on bus {name!r}, which is not defined"
+        for device in _named(data, "device")
+        for name in _names(device, "bus")
+        if name not in there["bus"]
     ]
-    for door in config.door:
-        if door.zone not in config.gate.zones:
-            faults.append(f"door {door.id!r} is in zone {door.zone!r}, which gate.zones lacks")
-        device = devices.get(door.device)
-        if device is None:
-            faults.append(f"door {door.id!r} hangs on device {door.device!r}, which is not defined")
-        elif door.output >= device.outputs:
-            faults.append(f"door {door.id!r} uses output {door.output} of {device.outputs}")
+    for door in _named(data, "door"):
+        faults += _hangs_badly(door, devices, _names(data.get("gate"), "zones"))
+    return faults
+
+
+def _hangs_badly(door: Table, devices: Mapping[str, Table], zones: list[str]) -> list[str]:
+    faults, name, output = [], door["id"], door.get("output")
+    for zone in _names(door, "zone"):
+        if zones and zone not in zones:
+            faults.append(f"door {name!r} is in zone {zone!r}, which gate.zones lacks")
+    for device in _names(door, "device"):
+        if device not in devices:
+            faults.append(f"door {name!r} hangs on device {device!r}, which is not defined")
+            continue
+        outputs = devices[device].get("outputs", OUTPUTS)
+        if type(output) is int and type(outputs) is int and output >= outputs:
+            faults.append(f"door {name!r} uses output {output} of {outputs}, counted from 0")
     return faults
 
 
@@ -218,10 +250,14 @@ def load(path: Path) -> Config:
         raise ConfigError([f"{path}: {error.strerror}; give the path of a gate.toml"]) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError([f"{path}: not TOML: {error}"]) from None
+    hanging = [f"{path}: {fault}" for fault in _hanging(data)]
     try:
-        return Config.model_validate(data)
+        config = Config.model_validate(data)
     except ValidationError as error:
-        raise ConfigError([_line(path, fault) for fault in error.errors()]) from None
+        raise ConfigError([*(_line(path, fault) for fault in error.errors()), *hanging]) from None
+    if hanging:
+        raise ConfigError(hanging)
+    return config
 
 
 def _line(path: Path, fault: object) -> str:
