@@ -71,6 +71,8 @@ class TrustBook:
             if known and body.version <= known.version:
                 return False
             self.members[body.id] = body
+        else:
+            raise WireError("type", f"{message.kind.name} is no paper")
         self._rebuild()
         return True
 
