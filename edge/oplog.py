@@ -52,7 +52,8 @@ def open_op(zone: str, op: wire.Op, keys: Mapping[KeyName, bytes]) -> Op:
 def _grant(grant: wire.WireGrant) -> Grant:
     windows = []
     for window in grant.schedule:
-        if len(window) != 3 or not (0 <= window[1] < window[2] <= 1440):
+        fits = len(window) == 3 and 0 <= window[0] < 128 and 0 <= window[1] < window[2] <= 1440
+        if not fits:
             raise WireError("fields", "a schedule window is [days, start, end]")
         windows.append(Window(*window))
     return Grant(
