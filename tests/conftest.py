@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import socket
+from pathlib import Path
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before anything imports onnxruntime
 
@@ -18,14 +19,22 @@ settings.register_profile(
 )
 settings.load_profile(os.environ.get("MENJIN_HYPOTHESIS", "default"))
 
+ASSETS = os.environ.get("MENJIN_TEST_ASSETS")
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if "MENJIN_TEST_ASSETS" in os.environ:
-        return
-    skip = pytest.mark.skip(reason="MENJIN_TEST_ASSETS is not set: no real models and photos here")
-    for item in items:
-        if item.get_closest_marker("assets"):
-            item.add_marker(skip)
+    if ASSETS is None:
+        skip = pytest.mark.skip(reason="MENJIN_TEST_ASSETS is not set: no real models and photos")
+        for item in items:
+            if item.get_closest_marker("assets"):
+                item.add_marker(skip)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Asked for and not there is a failure, never a skip."""
+    asked = ASSETS is not None and item.get_closest_marker("assets") is not None
+    if asked and not (ASSETS and Path(ASSETS).is_dir()):
+        pytest.fail(f"MENJIN_TEST_ASSETS={ASSETS!r} is no folder", pytrace=False)
 
 
 @pytest.fixture

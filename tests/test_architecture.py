@@ -18,6 +18,8 @@ ROOT = Path(__file__).parents[1]
 FLOORS = ("drivers", "edge", "enroll", "hil")  # each may import those before it
 LINES_MAX = 400
 PURE = ["terms", "policy", "roster", "door", "gallery", "tracks", "seal", "envelope", "wire"]
+PURE += ["oplog"]
+MAY_LEAN_ON = {*PURE, "trust"}  # trust has no I/O of its own: it hands papers to a drawer
 
 # What a pure module may name at all: no clock, thread, socket, file, process, logger or dice.
 PURE_IMPORTS = {
@@ -105,12 +107,12 @@ def test_the_installed_edge_command_loads_nothing_of_the_office_or_the_rig() -> 
 # --- purity ---
 
 
-@pytest.mark.parametrize("name", PURE)
+@pytest.mark.parametrize("name", [*PURE, "trust"])
 def test_a_pure_module_imports_no_clock_thread_socket_or_file(name: str) -> None:
     for imported in imports(Path(f"edge/{name}.py")):
         head, _, rest = imported.partition(".")
         if head == "edge":
-            assert not rest or rest.split(".")[0] in PURE, f"{name} leans on edge.{rest}"
+            assert not rest or rest.split(".")[0] in MAY_LEAN_ON, f"{name} leans on edge.{rest}"
         elif head != "cryptography":
             assert imported in PURE_IMPORTS, f"{name} imports {imported}"
 
@@ -247,6 +249,49 @@ def test_what_a_setting_can_weaken_is_off_until_it_is_named() -> None:
     assert booleans.pop("Faces.require_liveness") is True
     assert booleans.pop("Broker.plain") is False
     assert set(booleans) == {"Camera.loop", "Bus.echo", "Device.timed"}, "does the new one weaken?"
+
+
+ENTRIES = ("edge/cli.py", "enroll/cli.py", "hil/cli.py")
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_telemetry_is_off_before_anything_could_import_onnxruntime(entry: str) -> None:
+    """Only the standard library and click may come before the line that switches it off."""
+    body = tree(Path(entry)).body
+    off = [n for n, node in enumerate(body) if 'environ["ORT_DISABLE_TELEMETRY"]' in _text(node)]
+    assert off, f"{entry} does not set ORT_DISABLE_TELEMETRY at its top"
+    before = [node for node in body[: off[0]] if isinstance(node, ast.Import | ast.ImportFrom)]
+    for node in before:
+        names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        for name in names:
+            head = name.split(".")[0]
+            assert head in {*sys.stdlib_module_names, *FLOORS, "click"}, f"{entry}: {name}"
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_importing_a_program_loads_no_onnxruntime_before_telemetry_is_off(entry: str) -> None:
+    """Run for real: the import of onnxruntime is watched, with the variable out of the way."""
+    module = entry.removesuffix(".py").replace("/", ".")
+    code = f"""
+import os, sys
+os.environ.pop("ORT_DISABLE_TELEMETRY", None)
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("onnxruntime", "insightface"):
+            assert os.environ.get("ORT_DISABLE_TELEMETRY") == "1", name
+sys.meta_path.insert(0, Watch())
+import {module}
+assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def _text(node: ast.stmt) -> str:
+    return ast.unparse(node).replace("'", '"') if isinstance(node, ast.Assign) else ""
 
 
 # --- what must not be in the files ---
