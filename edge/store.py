@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -44,6 +45,14 @@ TABLES: dict[str, tuple[dict[str, type], str | tuple[str, ...]]] = {
     "revocations": ({"zone": str, "seq": int, "signed": bytes}, ("zone", "seq")),
 }  # fmt: skip
 
+# The file cannot be read as what was written; a message of SQLite about a damaged schema may not
+# even be UTF-8. What is of the disk, or of another process, is no reason to begin anew.
+DAMAGE = (sqlite3.DatabaseError, UnicodeDecodeError)
+OF_THE_DISK = frozenset({
+    sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM,
+})  # fmt: skip
+
 _REACHED = "ahead where zone = ? and seq <= ?"
 
 log = logging.getLogger("edge.store")
@@ -69,37 +78,34 @@ class Store:
         self._set_aside: list[str] = []
         self._erased_waits = True  # of the run before, which may have been cut off
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        try:
-            self._db = self._open()
-        except sqlite3.OperationalError as error:
-            raise StoreFault(f"{path}: {error}") from None
-        except sqlite3.DatabaseError as error:
-            self._put_aside(str(error))
-            self._db = self._open()
+        self._db = self._open()
 
     def _open(self) -> sqlite_utils.Database:
+        """The file, or a new one where it is damaged."""
+        try:
+            return self._connect()
+        except DAMAGE as error:
+            if _of_the_disk(error):
+                raise StoreFault(f"{self.path}: {error}") from None
+            self._put_aside(str(error))
+        try:
+            return self._connect()
+        except sqlite3.Error as error:
+            raise StoreFault(f"{self.path}: {error}") from None
+
+    def _connect(self) -> sqlite_utils.Database:
         connection = sqlite3.connect(self.path, check_same_thread=False, timeout=5.0)
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON"):
-            connection.execute(f"PRAGMA {pragma}")
-        connection.isolation_level = None  # transactions are begun and ended by db.atomic() alone
-        database = sqlite_utils.Database(connection)
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version > SCHEMA_VERSION:
-            connection.close()
-            raise StoreFault(f"{self.path}: written by a newer menjin; install that version")
-        if version == 0:
-            with database.atomic():
-                for name, (columns, key) in TABLES.items():
-                    database.table(name).create(columns, pk=key, if_not_exists=True)
-                database.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        try:
+            database = _prepared(connection, self.path)
+        except BaseException:
+            connection.close()  # before a rename: closing unlinks the -wal of this name
+            raise
         self.path.chmod(0o600)
         return database
 
     def _put_aside(self, why: str) -> None:
         """The file is no database any more. The box's identity is elsewhere, so it can begin anew:
         papers and keys come again with HELLO, the roster with PULL."""
-        with contextlib.suppress(AttributeError):
-            self._db.conn.close()
         number = len(list(self.path.parent.glob(f"{self.path.name}.refused-*"))) + 1
         for suffix in ("", "-wal", "-shm"):
             part = self.path.with_name(self.path.name + suffix)
@@ -125,7 +131,8 @@ class Store:
         """Everything that holds. What does not is erased here and named in `refused`."""
         try:
             loaded, bad = _load(self._db, self._envelope, self._gate)
-        except sqlite3.DatabaseError as error:
+        except DAMAGE as error:
+            self._db.conn.close()
             self._put_aside(str(error))
             self._db = self._open()
             return Loaded(refused=tuple(self._set_aside))
@@ -138,10 +145,14 @@ class Store:
     @staticmethod
     def peek(path: Path, kek: Kek, gate: str) -> Loaded:
         """What a running daemon's cache holds, without writing a byte."""
-        connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5.0)
+        try:
+            connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5)
+        except sqlite3.Error as error:
+            raise StoreFault(f"{path}: {error}") from None
+        connection.text_factory = _text
         try:
             loaded, bad = _load(sqlite_utils.Database(connection), Envelope(kek), gate)
-        except sqlite3.DatabaseError as error:
+        except DAMAGE as error:
             raise StoreFault(f"{path}: {error}") from None
         finally:
             connection.close()
@@ -196,17 +207,27 @@ class Store:
         with self._writing() as db:
             for table in ("records", "standing", "ahead", "beacons"):
                 db.table(table).delete_where("zone = ?", [zone])
+        self._erased_waits = True
 
     def save_ahead(self, zone: ZoneId, seq: int, signed: bytes) -> None:
         with self._writing() as db:
             row = {"zone": zone, "seq": seq, "signed": signed}
             db.table("ahead").insert(row, replace=True)
 
+    def _rows(self, table: str) -> list[dict[str, Any]]:
+        """Those whose columns are of the type they were written with; StoreFault for the disk."""
+        types = TABLES[table][0]
+        try:
+            rows = list(self._db.table(table).rows)
+        except DAMAGE as error:
+            raise StoreFault(f"{self.path.name}: {error}") from None
+        return [row for row in rows if all(isinstance(row[c], t) for c, t in types.items())]
+
     # --- freshness ---
 
     def beacon(self, zone: ZoneId) -> tuple[int, int]:
         """(epoch, n) of the newest beacon believed; (0, 0) before any."""
-        rows = list(self._db.table("beacons").rows_where("zone = ?", [zone]))
+        rows = [row for row in self._rows("beacons") if row["zone"] == zone]
         return (rows[0]["epoch"], rows[0]["n"]) if rows else (0, 0)
 
     def put_beacon(self, zone: ZoneId, epoch: int, n: int, at: float) -> None:
@@ -216,7 +237,8 @@ class Store:
 
     def time_floor(self) -> float:
         """The latest signed time seen (wall seconds): the clock is not believed below it."""
-        return max((float(row["at"]) for row in self._db.table("beacons").rows), default=0.0)
+        times = (row["at"] for row in self._rows("beacons"))
+        return max(filter(math.isfinite, times), default=0.0)
 
     # --- papers and keys (edge.trust.Papers) ---
 
@@ -237,7 +259,7 @@ class Store:
         self._put_paper(f"member:{member}", raw)
 
     def _papers(self) -> dict[str, bytes]:
-        return {row["name"]: row["raw"] for row in self._db.table("papers").rows}
+        return {row["name"]: row["raw"] for row in self._rows("papers")}
 
     def _put_paper(self, name: str, raw: bytes) -> None:
         with self._writing() as db:
@@ -246,7 +268,7 @@ class Store:
     def zone_keys(self) -> Mapping[tuple[str, Which, int], bytes]:
         """Those that open; one that does not is left out and comes again with HELLO."""
         keys: dict[tuple[str, Which, int], bytes] = {}
-        for row in self._db.table("zone_keys").rows:
+        for row in self._rows("zone_keys"):
             name = (row["zone"], row["which"], row["key_epoch"])
             with contextlib.suppress(KeyFault):
                 keys[name] = self._envelope.open(row["wrapped"], row["sealed"], self._key_aad(name))
@@ -261,6 +283,39 @@ class Store:
 
     def _key_aad(self, name: tuple[str, Which, int]) -> bytes:
         return cbor2.dumps([records.SCHEMA, "zone key", self._gate, *name], canonical=True)
+
+
+def _of_the_disk(error: Exception) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in OF_THE_DISK  # without the extended code
+
+
+def _text(data: bytes) -> str:
+    """A column that is not UTF-8 any more fits no name; it does not spoil the whole table."""
+    return data.decode(errors="replace")
+
+
+def _prepared(connection: sqlite3.Connection, path: Path) -> sqlite_utils.Database:
+    """Set up, made where it is new, and whole. DatabaseError when it is damaged."""
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+    connection.isolation_level = None  # transactions are begun and ended by db.atomic() alone
+    connection.text_factory = _text
+    database = sqlite_utils.Database(connection)
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version == 0:
+        with database.atomic():
+            for name, (columns, key) in TABLES.items():
+                database.table(name).create(columns, pk=key, if_not_exists=True)
+            database.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+    whole = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if whole != "ok":
+        raise sqlite3.DatabaseError(whole.splitlines()[-1])
+    if version > SCHEMA_VERSION:
+        raise StoreFault(f"{path}: written by a newer menjin; install that version")
+    for name, (columns, _) in TABLES.items():
+        if database.table(name).columns_dict != columns:
+            raise sqlite3.DatabaseError(f"table {name} is not as it was made")
+    return database
 
 
 def _load(
@@ -289,5 +344,8 @@ def _load(
     bad |= {zone: "records without a standing" for zone in people if zone not in bad}
     ahead: dict[ZoneId, dict[int, bytes]] = {}
     for row in db.table("ahead").rows:
+        if not isinstance(row["seq"], int) or not isinstance(row["signed"], bytes):
+            bad[str(row["zone"])] = "a revocation ahead of the log was altered"
+            continue
         ahead.setdefault(ZoneId(row["zone"]), {})[row["seq"]] = row["signed"]
-    return Loaded(zones, ahead), bad
+    return Loaded({z: roster for z, roster in zones.items() if z not in bad}, ahead), bad
