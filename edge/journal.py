@@ -8,6 +8,7 @@ disk. The chain covers SHA-256(salt | payload): a payload can be erased and the 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import queue
@@ -25,6 +26,7 @@ RING_ROWS = 1000
 TICK_S = 0.2
 RETRY_S = 1.0  # between attempts while the disk refuses
 SALT_BYTES = 16
+TRIM_EVERY_ROWS = 1000  # a trim is a second commit (0.9 ms), so not after every row
 
 log = logging.getLogger("edge.journal")
 
@@ -32,17 +34,18 @@ log = logging.getLogger("edge.journal")
 @dataclass(frozen=True, slots=True)
 class Recorded:
     """`kept` False: the row is nowhere, so nothing may be unlocked on it. `durable` False: it
-    waits in memory, because the disk does not take it."""
+    waits in memory, because the disk does not take it. `event_no`: its number once durable."""
 
     kept: bool
     durable: bool
+    event_no: int | None = None
 
 
 @dataclass(slots=True)
 class _Waiting:
-    event: AccessEvent
+    row: tuple[bytes, bytes]  # salt, payload
     done: threading.Event | None = None
-    durable: bool = False
+    event_no: int | None = None
 
 
 class Journal:
@@ -51,8 +54,11 @@ class Journal:
         self._clock, self._max_rows = clock, max_rows
         self._trail = Trail(path)
         self._queue: queue.Queue[_Waiting] = queue.Queue(QUEUE_EVENTS)
-        self._ring: deque[AccessEvent] = deque()
+        self._ring: deque[tuple[bytes, bytes]] = deque()
         self._lost = 0  # rows that neither disk nor ring could take
+        self._lost_lock = threading.Lock()  # every caller may find the queue full
+        self._last_words: list[_Waiting] = []  # what `stop` has written last
+        self._untrimmed = 0
         self._retry_mono = float("-inf")
         self._why: str | None = None
         self._stop = threading.Event()
@@ -66,31 +72,41 @@ class Journal:
         self._thread.start()
 
     def stop(self) -> None:
-        """Write what waits and the row of a clean end."""
+        """Write what waits, and as the very last the row of a clean end."""
         if self._thread.is_alive():
-            self.post(AccessEvent(EventKind.STOP, self._clock.wall()))
+            stopped = AccessEvent(EventKind.STOP, self._clock.wall())
+            self._last_words = [_Waiting(_sealed_row(stopped))]
             self._stop.set()
             self._thread.join(5.0)
         self._trail.close()
 
     def record(self, event: AccessEvent, timeout_s: float = 1.0) -> Recorded:
-        """Returns when the row is on the disk, or in the ring while the disk does not take it."""
-        waiting = _Waiting(event, threading.Event())
+        """Returns when the row is on the disk, or in the ring while the disk does not take it.
+
+        An event that cannot be encoded is the caller's ValueError, not the journal thread's end.
+        """
+        waiting = _Waiting(_sealed_row(event), threading.Event())
         assert waiting.done is not None
         try:
             self._queue.put(waiting, timeout=timeout_s)
         except queue.Full:
-            self._lost += 1
+            self._lose(1)
             return Recorded(kept=False, durable=False)
-        waiting.done.wait(timeout_s)
-        return Recorded(kept=True, durable=waiting.durable)
+        done = waiting.done.wait(timeout_s)
+        number = waiting.event_no
+        # Nobody writes after `stop`: a row that found no writer is not kept.
+        return Recorded(done or self._thread.is_alive(), number is not None, number)
 
     def post(self, event: AccessEvent) -> None:
         """Does not wait. What finds the queue full is counted, and the trail says how many."""
         try:
-            self._queue.put_nowait(_Waiting(event))
+            self._queue.put_nowait(_Waiting(_sealed_row(event)))
         except queue.Full:
-            self._lost += 1
+            self._lose(1)
+
+    def _lose(self, rows: int) -> None:
+        with self._lost_lock:
+            self._lost += rows
 
     def degraded(self) -> str | None:
         return f"audit_degraded: {self._why}" if self._why else None
@@ -119,6 +135,8 @@ class Journal:
             batch = self._take()
             if batch or (self._ring and self._clock.mono() >= self._retry_mono):
                 self._write(batch)
+        self._retry_mono = float("-inf")  # a last attempt for what is still in the ring
+        self._write(self._last_words)
 
     def _take(self) -> list[_Waiting]:
         """Everything that waits now, at most a tick after the first."""
@@ -131,28 +149,39 @@ class Journal:
         return batch
 
     def _write(self, batch: list[_Waiting]) -> None:
-        lost, gap = self._lost, self._gap()
-        events = [*self._ring, *gap, *(waiting.event for waiting in batch)]
+        lost = self._lost
+        rows = [*self._ring, *self._gap(lost), *(waiting.row for waiting in batch)]
         try:
             if self._why and self._clock.mono() < self._retry_mono:
                 raise TrailFault(self._why)
-            self._trail.append([_sealed_row(event) for event in events])
-            self._trail.trim(self._max_rows)
-            self._ring.clear()
-            self._why, self._lost = None, self._lost - lost
+            first = self._trail.append(rows)
         except TrailFault as error:
             self._keep(batch, str(error))
+        else:
+            self._ring.clear()
+            self._why = None
+            self._lose(-lost)
+            for number, waiting in enumerate(batch, first + len(rows) - len(batch)):
+                waiting.event_no = number
         for waiting in batch:
-            waiting.durable = self._why is None
             if waiting.done:
                 waiting.done.set()
+        self._trim(len(rows))
 
-    def _gap(self) -> list[AccessEvent]:
+    def _gap(self, lost: int) -> list[tuple[bytes, bytes]]:
         """Says how many rows neither the disk nor the ring could take."""
-        if not self._lost:
+        if not lost:
             return []
-        facts: dict[str, str | int | float | bool] = {"rows": self._lost}
-        return [AccessEvent(EventKind.GAP, self._clock.wall(), facts=facts)]
+        gap = AccessEvent(EventKind.GAP, self._clock.wall(), facts={"rows": lost})
+        return [_sealed_row(gap)]
+
+    def _trim(self, rows: int) -> None:
+        """After the callers were answered; a disk that does not take it is asked again later."""
+        self._untrimmed += rows
+        if self._untrimmed >= TRIM_EVERY_ROWS:
+            with contextlib.suppress(TrailFault):
+                self._trail.trim(self._max_rows)
+                self._untrimmed = 0
 
     def _keep(self, batch: list[_Waiting], why: str) -> None:
         if self._why is None:
@@ -161,9 +190,9 @@ class Journal:
             self._retry_mono = self._clock.mono() + RETRY_S
         self._why = why
         for waiting in batch:
-            self._ring.append(waiting.event)
+            self._ring.append(waiting.row)
         while len(self._ring) > RING_ROWS:
-            self._lost += 1
+            self._lose(1)
             self._ring.popleft()
 
 

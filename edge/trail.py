@@ -32,7 +32,18 @@ from edge.terms import (
 )
 
 FIRST_HASH = bytes(32)
+# cbor2 6 no longer derives its error from ValueError.
+_UNREADABLE = (
+    cbor2.CBORDecodeError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    RecursionError,
+    OverflowError,
+)
 SCHEMA_VERSION = 1
+TRIM_ROWS_MAX = 5000  # deleted at once: 20 ms; a recorded row waits no longer for it
 
 
 class TrailFault(RuntimeError):
@@ -88,7 +99,7 @@ def decode_event(payload: bytes) -> AccessEvent:
             grant_id=GrantId(fields["g"]) if "g" in fields else None,
             facts=dict(fields.get("f", {})),
         )
-    except (cbor2.CBORDecodeError, KeyError, TypeError, ValueError) as error:
+    except _UNREADABLE as error:
         raise ValueError(f"not an event: {error}") from None
 
 
@@ -107,7 +118,7 @@ class Trail:
             self._db = self._open()
             self.head = self._read_head()
             self.anchored_no = self._mark("anchor")[0]
-            self.ended_cleanly = self._last_kind() in (None, EventKind.STOP)
+            self.ended_cleanly = self._ended_cleanly()
         except (sqlite3.Error, ValueError) as error:
             raise TrailFault(f"{path}: {error}; move it away and keep it for the office") from None
 
@@ -140,17 +151,27 @@ class Trail:
         return (rows[0]["event_no"], rows[0]["hash"]) if rows else (0, FIRST_HASH)
 
     def _read_head(self) -> tuple[int, bytes]:
-        last = next(self._db.query("select event_no, hash from rows order by event_no desc"), None)
+        last = self._last_row()
         kept = (last["event_no"], last["hash"]) if last else (0, FIRST_HASH)
         return max(kept, self._mark("base"), self._mark("anchor"), key=lambda mark: mark[0])
 
-    def _last_kind(self) -> EventKind | None:
-        last = next(self._db.query("select payload from rows order by event_no desc"), None)
-        return decode_event(last["payload"]).kind if last else None
+    def _last_row(self) -> dict[str, Any] | None:
+        rows = self._db.table("rows").rows_where(order_by="event_no desc", limit=1)
+        return next(iter(rows), None)
 
-    def append(self, rows: Sequence[tuple[bytes, bytes]]) -> None:
-        """(salt, payload) in order, in one transaction. TrailFault when the disk refuses."""
+    def _ended_cleanly(self) -> bool:
+        """An empty trail did; a last row that cannot be read did not, and keeps no gate shut."""
+        last = self._last_row()
+        try:
+            return last is None or decode_event(last["payload"]).kind is EventKind.STOP
+        except ValueError:
+            return False
+
+    def append(self, rows: Sequence[tuple[bytes, bytes]]) -> int:
+        """(salt, payload) in order, in one transaction; the number of the first. TrailFault when
+        the disk refuses."""
         number, prev = self.head
+        first = number + 1
         chained = []
         for salt, payload in rows:
             number += 1
@@ -160,13 +181,12 @@ class Trail:
             with self._db.atomic():
                 self._db.table("rows").insert_all(chained)
             self.head = (number, prev)
+        return first
 
     def rows(self, after_no: int, limit: int) -> list[Row]:
         """TrailFault when the disk cannot be read."""
         with self._lock, _disk():
-            before = self._mark("base")
-            earlier = list(self._db.table("rows").rows_where("event_no = ?", [after_no]))
-            prev = earlier[0]["hash"] if earlier else before[1]
+            prev = self._hash_at(after_no) or self._mark("base")[1]
             found = []
             where = "event_no > ?"
             for row in self._db.table("rows").rows_where(
@@ -176,13 +196,22 @@ class Trail:
                 prev = row["hash"]
             return found
 
+    def _hash_at(self, event_no: int) -> bytes | None:
+        """Of a row, or of one that is gone but marked; None when nothing here knows it."""
+        for row in self._db.table("rows").rows_where("event_no = ?", [event_no]):
+            mine: bytes = row["hash"]
+            return mine
+        marks = (self._mark("anchor"), self._mark("base"), (0, FIRST_HASH))
+        return dict(reversed(marks)).get(event_no)
+
     def anchor(self, upto: int, chain_hash: bytes) -> bool:
-        """Keep what the office acknowledged. False when our chain says otherwise."""
-        if upto <= self.anchored_no:
-            return True
+        """Keep what the office acknowledged. False when our chain says otherwise; an old
+        acknowledgement of rows that aged out says nothing new."""
         with self._lock, _disk():
-            mine = list(self._db.table("rows").rows_where("event_no = ?", [upto]))
-            if not mine or mine[0]["hash"] != chain_hash:
+            mine = self._hash_at(upto)
+            if upto <= self.anchored_no:
+                return mine in (None, chain_hash)
+            if mine != chain_hash:
                 return False
             mark = {"name": "anchor", "event_no": upto, "hash": chain_hash}
             with self._db.atomic():
@@ -192,12 +221,13 @@ class Trail:
 
     def trim(self, max_rows: int) -> None:
         """Acknowledged rows beyond `max_rows` age out; what the office lacks is never dropped."""
-        cut = min(self.head[0] - max_rows, self.anchored_no)
         with self._lock, _disk():
-            if cut <= self._mark("base")[0]:
+            base = self._mark("base")[0]
+            cut = min(self.head[0] - max_rows, self.anchored_no, base + TRIM_ROWS_MAX)
+            last = self._hash_at(cut)
+            if cut <= base or last is None:
                 return
-            last = next(iter(self._db.table("rows").rows_where("event_no = ?", [cut])))
-            mark = {"name": "base", "event_no": cut, "hash": last["hash"]}
+            mark = {"name": "base", "event_no": cut, "hash": last}
             with self._db.atomic():
                 self._db.table("rows").delete_where("event_no <= ?", [cut])
                 self._db.table("marks").insert(mark, replace=True)
@@ -213,7 +243,8 @@ def _disk() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _reading(path: Path) -> Iterator[sqlite_utils.Database]:
-    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5.0)
+    uri = f"{path.resolve().as_uri()}?mode=ro"
+    connection = sqlite3.connect(uri, uri=True, timeout=5.0)
     try:
         yield sqlite_utils.Database(connection)
     finally:
@@ -256,18 +287,28 @@ def _wrong(row: dict[str, Any], number: int, prev: bytes, anchor: dict[str, Any]
 
 
 def export(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows for a person or a program, oldest first; persons by pseudonym."""
-    with _reading(path) as db:
+    """The rows for a person or a program, oldest first; persons by pseudonym. A row that cannot
+    be read says so and hides no other. TrailFault when the file is no trail."""
+    with _disk(), _reading(path) as db:
         for row in db.table("rows").rows_where(order_by="event_no"):
-            event = decode_event(row["payload"])
-            yield {
-                "event_no": row["event_no"],
-                "at": datetime.fromtimestamp(event.at, UTC).isoformat(timespec="milliseconds"),
-                "kind": event.kind.value,
-                "door": event.door,
-                "zone": event.zone,
-                "person": event.person.hex() if event.person else None,
-                "reason": event.reason.value if event.reason else None,
-                "grant_id": event.grant_id,
-                "facts": event.facts,
-            }
+            yield _told(row["event_no"], row["payload"])
+
+
+def _told(event_no: int, payload: bytes) -> dict[str, Any]:
+    try:
+        event = decode_event(payload)
+        at = datetime.fromtimestamp(event.at, UTC).isoformat(timespec="milliseconds")
+        person = event.person.hex() if event.person else None
+    except _UNREADABLE:
+        return {"event_no": event_no, "kind": "unreadable"}
+    return {
+        "event_no": event_no,
+        "at": at,
+        "kind": event.kind.value,
+        "door": event.door,
+        "zone": event.zone,
+        "person": person,
+        "reason": event.reason.value if event.reason else None,
+        "grant_id": event.grant_id,
+        "facts": event.facts,
+    }

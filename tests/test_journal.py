@@ -195,6 +195,94 @@ def test_verify_says_that_it_cannot_read(path: Path) -> None:
     assert (found.ok, "cannot be read" in found.why) == (False, True)
 
 
+@given(
+    number=st.integers(1, 10),
+    column=st.sampled_from(["salt", "payload", "hash"]),
+    at=st.integers(0, 15),
+    bit=st.integers(0, 7),
+)
+def test_any_flipped_bit_is_found_at_its_row(
+    tmp_path_factory: pytest.TempPathFactory, number: int, column: str, at: int, bit: int
+) -> None:
+    path = tmp_path_factory.mktemp("flip") / "journal.db"
+    trail(path, 10)
+    with sqlite3.connect(path) as db:
+        found = db.execute(f"select {column} from rows where event_no = ?", [number]).fetchone()
+        data = bytearray(found[0])
+        data[at] ^= 1 << bit
+        db.execute(f"update rows set {column} = ? where event_no = ?", [bytes(data), number])
+    db.close()
+    assert verify(path).first_bad_no == number
+
+
+def test_an_old_acknowledgement_is_still_held_against_our_chain(path: Path) -> None:
+    trail(path, 4)
+    made = Trail(path)
+    rows = made.rows(0, 9)
+    assert made.anchor(3, rows[2].hash)
+    assert made.anchor(2, rows[1].hash)
+    assert not made.anchor(2, bytes(32))
+    made.trim(1)  # the rows are gone, and nobody can say what they were
+    assert made.anchor(1, rows[0].hash)
+    assert not made.anchor(3, bytes(32))  # but of the last one we kept the hash
+    assert made.anchored_no == 3
+    made.close()
+
+
+def test_after_a_cut_the_chain_goes_on_from_what_the_office_holds(path: Path) -> None:
+    trail(path, 6)
+    made = Trail(path)
+    held = made.rows(4, 1)[0].hash
+    made.anchor(5, held)
+    made.close()
+    spoil(path, "delete from rows where event_no > 3")
+    made = Trail(path)
+    made.append([(b"s" * 16, encode_event(event()))])
+    row = made.rows(5, 9)[0]
+    assert (row.event_no, row.prev_hash) == (6, held)
+    made.close()
+    assert verify(path).first_bad_no == 6
+
+
+def test_rows_age_out_a_bounded_number_at_a_time(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The office is back after a year: no recorded row waits for the deletion of a million."""
+    monkeypatch.setattr("edge.trail.TRIM_ROWS_MAX", 4)
+    trail(path, 10)
+    made = Trail(path)
+    made.anchor(10, made.head[1])
+    left = []
+    for _ in range(3):
+        made.trim(0)
+        left.append(len(made.rows(0, 99)))
+    assert left == [6, 2, 0]
+    made.close()
+    assert verify(path).ok
+
+
+def test_a_row_that_cannot_be_read_hides_no_other(path: Path) -> None:
+    trail(path, 3)
+    spoil(path, "update rows set payload = x'80' where event_no = 2")
+    assert [row["kind"] for row in export(path)] == ["decision", "unreadable", "decision"]
+
+
+def test_a_last_row_that_cannot_be_read_keeps_no_gate_shut(path: Path) -> None:
+    trail(path, 3)
+    spoil(path, "update rows set payload = x'80' where event_no = 3")
+    made = Trail(path)
+    assert not made.ended_cleanly
+    made.append([(b"s" * 16, encode_event(event()))])
+    made.close()
+    assert verify(path).first_bad_no == 3
+
+
+def test_export_of_what_is_no_trail_is_one_line(path: Path) -> None:
+    path.write_bytes(os.urandom(4096))
+    with pytest.raises(TrailFault):
+        list(export(path))
+
+
 # --- the journal ---
 
 
@@ -202,6 +290,52 @@ def test_a_recorded_row_is_in_the_file(journal: Journal, path: Path) -> None:
     kept = journal.record(event(1, Reason.GRANTED))
     assert (kept.kept, kept.durable) == (True, True)
     assert [row["reason"] for row in export(path)] == ["granted"]
+
+
+def test_it_is_read_while_the_daemon_writes_wherever_it_lies(tmp_path: Path) -> None:
+    path = tmp_path / "100% #1?mode=rw" / "journal.db"
+    journal = Journal(path, CLOCK)
+    journal.start()
+    assert journal.record(event()).event_no == 1
+    assert (verify(path).rows, len(list(export(path)))) == (1, 1)
+    assert journal.record(event()).event_no == 2
+    journal.stop()
+
+
+def test_an_event_that_cannot_be_written_down_is_its_callers_fault(journal: Journal) -> None:
+    with pytest.raises(ValueError):
+        journal.record(AccessEvent(EventKind.DECISION, float("nan")))
+    with pytest.raises(ValueError):
+        journal.post(AccessEvent(EventKind.DECISION, float("nan")))
+    assert journal.record(event(), timeout_s=WAIT_S).durable
+
+
+def test_after_the_end_nothing_is_kept_so_nothing_may_be_unlocked(path: Path) -> None:
+    journal = Journal(path, CLOCK)
+    journal.start()
+    journal.record(event())
+    journal.stop()
+    assert [row["kind"] for row in export(path)] == ["decision", "stop"]
+    late = journal.record(event(), timeout_s=0.01)
+    assert (late.kept, late.durable, late.event_no) == (False, False, None)
+
+
+def test_a_trim_that_fails_writes_no_row_twice(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk takes no deletion either; the row itself is on the disk by then."""
+    monkeypatch.setattr("edge.journal.TRIM_EVERY_ROWS", 1)
+    journal = Journal(path, CLOCK, max_rows=1)
+    journal.start()
+    for number in (1, 2, 3):
+        journal.record(event(number))
+    journal.acked(3, journal.head()[1])
+    spoil(path, "create trigger full before delete on rows begin select raise(abort,'no'); end")
+    assert journal.record(event(4), timeout_s=WAIT_S).durable
+    assert journal.degraded() is None
+    spoil(path, "drop trigger full")
+    journal.stop()
+    at = [decode_event(row.payload).at - 1_800_000_000 for row in Trail(path).rows(0, 99)]
+    assert at.count(4.0) <= 1
+    assert verify(path).head_no == 5
 
 
 def test_many_at_once_share_one_chain(journal: Journal, path: Path) -> None:
@@ -256,6 +390,18 @@ def test_a_disk_that_refuses_locks_nobody_out_and_loses_nothing(
     assert rows[1:-1] == sorted(rows[1:-1])
     assert 3.0 in rows
     assert verify(path).ok
+
+
+def test_what_waits_in_memory_is_tried_once_more_at_the_end(path: Path) -> None:
+    journal = Journal(path, CLOCK)
+    journal.start()
+    ask = journal._trail._db.conn.execute
+    ask(f"PRAGMA max_page_count = {ask('PRAGMA page_count').fetchone()[0]}")
+    big = AccessEvent(EventKind.DECISION, 0.0, facts={"x": "y" * 9000})
+    assert not journal.record(big, timeout_s=WAIT_S).durable
+    ask("PRAGMA max_page_count = 1000000")
+    journal.stop()  # sooner than the next attempt was due
+    assert [row["kind"] for row in export(path)] == ["decision", "stop"]
 
 
 def test_what_neither_disk_nor_ring_could_keep_is_counted(
@@ -319,4 +465,45 @@ def test_no_acknowledged_row_is_lost_to_a_kill(path: Path) -> None:
     last = max(int(line) for line in said if line.endswith("\n") and line.strip())
     rows = list(export(path))
     assert len(rows) >= last + 1
+    assert verify(path).ok
+
+
+FILLER = """
+import resource, sys
+from pathlib import Path
+from edge import journal as module
+from edge.clock import SystemClock
+from edge.terms import AccessEvent, EventKind
+module.RETRY_S = 0.01
+journal = module.Journal(Path(sys.argv[1]), SystemClock())
+journal.start()
+def record(n):
+    return journal.record(AccessEvent(EventKind.DECISION, float(n), facts={"x": "y" * 4000}), 10.0)
+assert record(0).durable
+soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))  # write() fails from here on
+n = 1
+while record(n).durable:
+    n += 1
+late = [record(n + k) for k in (1, 2)]
+assert all(r.kept and not r.durable for r in late), late
+print(journal.degraded(), n)
+resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+journal.stop()
+"""
+
+
+def test_a_write_that_the_system_refuses_is_healed_in_order(path: Path) -> None:
+    """The kernel itself refuses to write (a limit on the size of files), then does not."""
+    root = Path(__file__).parent.parent
+    done = subprocess.run(
+        [sys.executable, "-c", FILLER, str(path)],
+        capture_output=True, text=True, cwd=root, timeout=60, check=True,
+    )  # fmt: skip
+    assert done.stdout.startswith("audit_degraded: ")
+    refused = int(done.stdout.split()[-1])
+    kinds = [row["kind"] for row in export(path)]
+    at = [decode_event(row.payload).at for row in Trail(path).rows(0, 999)]
+    assert at[:-1] == [float(n) for n in range(refused + 3)]
+    assert kinds[-1] == "stop"
     assert verify(path).ok
