@@ -334,6 +334,29 @@ def test_a_damaged_table_is_found_when_the_file_is_opened(path: Path) -> None:
     assert path.with_name("roster.db.refused-1").exists()
 
 
+def test_a_damaged_page_that_loading_never_reads_is_found_too(path: Path) -> None:
+    whole, _ = everything(path)
+    with sqlite3.connect(path) as db:
+        ask = "select rootpage from sqlite_master where name = 'revocations'"
+        page, size = db.execute(ask).fetchone()[0], db.execute("PRAGMA page_size").fetchone()[0]
+    db.close()
+    path.write_bytes(whole[: (page - 1) * size] + b"\xff" * size + whole[page * size :])
+    assert "set aside" in load(path)[1]
+
+
+@pytest.mark.parametrize("table", ["papers", "zone_keys", "beacons"])
+def test_a_name_that_is_not_utf8_spoils_its_own_row_only(path: Path, table: str) -> None:
+    _, before = everything(path)
+    column = "name" if table == "papers" else "zone"
+    spoil(path, f"update {table} set {column} = cast(x'ff' as text) where rowid = 1")
+    store = Store(path, KEK, "gate-1")
+    assert store.load().zones[ZONE] == before
+    found = [store.trust() is None, store.zone_keys() == {}, store.beacon(ZONE) == (0, 0)]
+    assert found == [table == "papers", table == "zone_keys", table == "beacons"]
+    assert set(store.members()) == {"desk-1"}
+    store.close()
+
+
 def test_an_altered_revocation_ahead_of_the_log_refuses_its_zone(path: Path) -> None:
     everything(path)
     spoil(path, "update ahead set signed = null")
