@@ -27,6 +27,7 @@ demo: $(STAMP) ## The whole story end to end, hardware simulated (BROKER=mosquit
 
 test: $(STAMP) ## The default tests: under three minutes
 	$(PY) -m pytest
+	@echo "left out: the slow suite (make test-slow), real models and photos (make test-assets)"
 
 test-slow: $(STAMP) ## The slow suite: long fuzzing, many examples
 	MENJIN_HYPOTHESIS=slow $(PY) -m pytest -m 'slow and not assets'
