@@ -426,6 +426,22 @@ def test_what_neither_disk_nor_ring_could_keep_is_counted(
     assert [kind for kind, _ in kinds].count("decision") == 3
 
 
+def test_what_finds_the_queue_full_is_counted(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told before the thread starts: two have room, three posted and one recorded have none."""
+    monkeypatch.setattr("edge.journal.QUEUE_EVENTS", 2)
+    journal = Journal(path, CLOCK)
+    for number in range(5):
+        journal.post(event(number))
+    refused = journal.record(event(5), timeout_s=0.0)
+    assert (refused.kept, refused.durable) == (False, False)
+    journal.start()
+    journal.stop()
+    told = [(row["kind"], row["facts"].get("rows")) for row in export(path)]
+    assert sorted(told, key=str) == [
+        ("decision", None), ("decision", None), ("gap", 4), ("stop", None),
+    ]  # fmt: skip
+
+
 def test_a_clean_end_and_a_power_cut_are_told_apart(path: Path) -> None:
     journal = Journal(path, CLOCK)
     assert journal.clean_start
