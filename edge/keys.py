@@ -77,7 +77,7 @@ def load_kek(file: Path | None, credential: str | None, environ: Mapping[str, st
 
 def _read_private(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=_without_waiting) as file:
             seen = os.fstat(file.fileno())
             if not stat.S_ISREG(seen.st_mode):
                 raise KeyFault(f"{path}: not a file")
@@ -89,6 +89,11 @@ def _read_private(path: Path) -> bytes:
     except OSError as error:
         todo = "make it with `edge provision --request`"
         raise KeyFault(f"{path}: {error.strerror}; {todo}") from None
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """A pipe in a key's place must not hold the daemon until somebody writes to it."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _sized(path: Path, data: bytes) -> bytes:
@@ -105,16 +110,23 @@ def forbid_dumps() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
-def write_private(path: Path, data: bytes) -> None:
-    """Whole or not at all, 0600 from the first byte, on the disk when it returns."""
+def write_private(path: Path, data: bytes, *, new: bool = False) -> None:
+    """Whole or not at all, 0600 from the first byte, on the disk when it returns. With `new` it
+    is FileExistsError when the name is taken, even by somebody who was quicker."""
     part = path.with_name(f".{path.name}.part")
     part.unlink(missing_ok=True)
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if new:
+            path.hardlink_to(part)
+        else:
+            part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)  # after a full disk, no half key stays behind
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(folder)  # the name too
@@ -124,11 +136,11 @@ def write_private(path: Path, data: bytes) -> None:
 
 def create_kek(path: Path) -> None:
     """A new random key; KeyFault when there is one already."""
-    if path.exists():
-        raise KeyFault(f"{path}: is there already; a key is never overwritten")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_private(path, os.urandom(KEY_BYTES))
+        write_private(path, os.urandom(KEY_BYTES), new=True)
+    except FileExistsError:
+        raise KeyFault(f"{path}: is there already; a key is never overwritten") from None
     except OSError as error:
         raise KeyFault(f"{path}: {error.strerror}") from None
 

@@ -77,6 +77,7 @@ class Store:
         self.path, self._gate, self._envelope = path, gate, Envelope(kek)
         self._set_aside: list[str] = []
         self._erased_waits = True  # of the run before, which may have been cut off
+        self._aside_waits = False
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._db = self._open()
 
@@ -191,16 +192,25 @@ class Store:
             reached = [after.zone, after.applied_seq]
             db.execute(f"insert or replace into revocations select * from {_REACHED}", reached)
             db.execute(f"delete from {_REACHED}", reached)
-        self._erased_waits |= any(True for _ in erased)
+        if any(True for _ in erased):
+            self._erased_waits = self._aside_waits = True
 
     def forget_erased(self) -> None:
         """What was erased leaves the write-ahead log too (secure_delete zeroes the pages). After
         the receipt, on the sync thread's next quiet moment: a revocation does not wait for it."""
         if not self._erased_waits:
             return
-        with contextlib.suppress(sqlite3.Error):
+        with contextlib.suppress(sqlite3.Error, OSError):
+            if self._aside_waits:
+                self._forget_aside()
             busy = self._db.conn.execute(CHECKPOINT).fetchone()[0]
             self._erased_waits = bool(busy)
+
+    def _forget_aside(self) -> None:
+        """A file set aside may hold a template of somebody who is erased by now."""
+        for aside in self.path.parent.glob(f"{self.path.name}.refused-*"):
+            aside.unlink(missing_ok=True)
+        self._aside_waits = False
 
     def reset(self, zone: str) -> None:
         """Drop a zone's rows: its log is pulled from the beginning."""
@@ -275,7 +285,11 @@ class Store:
         return keys
 
     def put_zone_key(self, zone: str, which: Which, key_epoch: int, key: bytes) -> None:
+        """ValueError("second_kcv") when another key of this epoch is here: it stays."""
         name = (zone, which, key_epoch)
+        held = self.zone_keys().get(name, key)
+        if held != key:
+            raise ValueError("second_kcv")
         wrapped, sealed = self._envelope.seal(key, self._key_aad(name))
         row: dict[str, Any] = {"zone": zone, "which": which, "key_epoch": key_epoch}
         with self._writing() as db:

@@ -111,6 +111,29 @@ def test_a_kek_is_never_overwritten(file: Path) -> None:
     assert file.read_bytes() == before
 
 
+def test_a_kek_that_somebody_made_a_moment_sooner_is_not_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It appears after we began: while the new key is drawn."""
+    path, urandom = tmp_path / "kek", os.urandom
+
+    def slow(size: int) -> bytes:
+        path.write_bytes(b"of somebody who was quicker")
+        return urandom(size)
+
+    monkeypatch.setattr("edge.keys.os.urandom", slow)
+    with pytest.raises(KeyFault, match="never overwritten"):
+        create_kek(path)
+    assert path.read_bytes() == b"of somebody who was quicker"
+    assert [left.name for left in tmp_path.iterdir()] == ["kek"]
+
+
+def test_a_pipe_in_place_of_a_kek_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "kek", 0o600)
+    with pytest.raises(KeyFault, match="not a file"):
+        load_kek(tmp_path / "kek", None, {})
+
+
 def test_a_kek_that_cannot_be_written_is_one_line(file: Path) -> None:
     with pytest.raises(KeyFault) as fault:
         create_kek(file / "below-a-file" / "kek")

@@ -594,3 +594,32 @@ def test_a_look_by_root_leaves_no_file_that_locks_the_daemon_out(path: Path) -> 
     os.chown(path, 12345, 12345)
     Store.peek(path, KEK, "gate-1")
     assert {part.stat().st_uid for part in path.parent.iterdir()} == {12345}
+
+
+def test_a_second_key_of_one_epoch_is_refused_and_the_first_stays(path: Path) -> None:
+    store = Store(path, KEK, "gate-1")
+    store.put_zone_key(ZONE, "kf", 1, bytes(range(32)))
+    store.put_zone_key(ZONE, "kf", 1, bytes(range(32)))  # the same again is no fault
+    with pytest.raises(ValueError, match=r"^second_kcv$"):
+        store.put_zone_key(ZONE, "kf", 1, bytes(32))
+    store.put_zone_key(ZONE, "kf", 2, bytes(32))
+    assert dict(store.zone_keys()) == {
+        (ZONE, "kf", 1): bytes(range(32)),
+        (ZONE, "kf", 2): bytes(32),
+    }
+    store.close()
+
+
+def test_what_was_set_aside_goes_when_somebody_is_erased(path: Path) -> None:
+    """It may hold their template; until then it is kept for whoever looks into the damage."""
+    path.write_bytes(os.urandom(8192))
+    store = Store(path, KEK, "gate-1")
+    aside = path.with_name("roster.db.refused-1")
+    roster = save(store, ZoneRoster(ZONE, epoch=1), put(1))
+    store.forget_erased()
+    assert aside.exists()
+    after, changed = grown(roster, Revoke(person(1), 2, None))
+    store.save(after, changed, changed)
+    store.forget_erased()
+    assert not aside.exists()
+    store.close()
