@@ -99,11 +99,12 @@ def revocations(rig: Rig) -> list[Figure]:
     with Authority.open(Home(rig.home), SystemClock()) as office:
         _fill(office, rig)
         for number in range(REVOCATIONS):
-            began = time.perf_counter()
+            began_ms = time.time() * 1000
             change = office.revoke(f"B-{number}", authority_ref="bench", by="bench")
-            while not office.enforced(change).complete:
-                time.sleep(0.0005)
-            took.append((time.perf_counter() - began) * 1000)
+            # The office stamps the receipt itself; asking it all the time would be what we measure.
+            while not (done := office.enforced(change)).complete:
+                time.sleep(0.02)
+            took.append(done.enforced[0][1] - began_ms)
             time.sleep(0.05)
     over = rig.broker.name + ("" if rig.broker.plain else " with TLS")
     return [
