@@ -43,6 +43,10 @@ _UNREADABLE = (
     OverflowError,
 )
 SCHEMA_VERSION = 1
+OF_THE_DISK = frozenset({
+    sqlite3.SQLITE_BUSY, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM,
+})  # fmt: skip
 TRIM_ROWS_MAX = 5000  # deleted at once, 7 ms: a recorded row waits no longer for it
 
 
@@ -122,7 +126,7 @@ class Trail:
         except (sqlite3.Error, ValueError, TypeError) as error:
             with contextlib.suppress(AttributeError):
                 self._db.conn.close()
-            raise TrailFault(f"{path}: {error}; move it away and keep it for the office") from None
+            raise TrailFault(f"{path}: {error}; {_todo(error)}") from None
 
     def _open(self) -> sqlite_utils.Database:
         connection = sqlite3.connect(self.path, check_same_thread=False, timeout=5.0)
@@ -240,6 +244,13 @@ class Trail:
             with self._db.atomic():
                 self._db.table("rows").delete_where("event_no <= ?", [cut])
                 self._db.table("marks").insert(mark, replace=True)
+
+
+def _todo(error: Exception) -> str:
+    """A full disk is no reason to begin another chain, which the office would refuse."""
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF in OF_THE_DISK:
+        return "free some space or make it writable, and start again"
+    return "move it away and keep it for the office"
 
 
 @contextlib.contextmanager

@@ -523,3 +523,21 @@ def test_a_write_that_the_system_refuses_is_healed_in_order(path: Path) -> None:
     assert at[:-1] == [float(n) for n in range(refused + 3)]
     assert kinds[-1] == "stop"
     assert verify(path).ok
+
+
+def test_a_start_on_a_full_disk_does_not_ask_for_the_trail_to_be_moved(path: Path) -> None:
+    """Another trail would begin at 1, and the office would refuse its chain."""
+    trail(path, 3)
+    probe = (
+        "import resource, sys; from pathlib import Path; from edge.trail import Trail\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
+        "Trail(Path(sys.argv[1]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", probe, str(path)],
+        capture_output=True, text=True, cwd=Path(__file__).parent.parent, timeout=30,
+    )  # fmt: skip
+    fault = done.stderr.splitlines()[-1]
+    assert "TrailFault" in fault
+    assert "free some space" in fault
+    assert (verify(path).ok, verify(path).rows) == (True, 3)
