@@ -203,8 +203,10 @@ def _is_ours(error: Exception) -> bool:
     from edge.provision import PaperError
     from edge.state import StateFault
     from edge.store import StoreFault
+    from edge.trail import TrailFault
 
-    return isinstance(error, KeyFault | ModelError | PaperError | StateFault | StoreFault)
+    ours = KeyFault | ModelError | PaperError | StateFault | StoreFault | TrailFault
+    return isinstance(error, ours)
 
 
 def _give_up(faults: list[str]) -> None:

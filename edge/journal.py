@@ -19,7 +19,7 @@ from pathlib import Path
 
 from edge.clock import Clock
 from edge.terms import AccessEvent, EventKind
-from edge.trail import Row, Trail, TrailFault, encode_event
+from edge.trail import Row, TrailFault, encode_event, open_trail
 
 QUEUE_EVENTS = 2000
 RING_ROWS = 1000
@@ -50,9 +50,10 @@ class _Waiting:
 
 class Journal:
     def __init__(self, path: Path, clock: Clock, *, max_rows: int = 1_000_000) -> None:
-        """Opens the trail. TrailFault when the file is there and is no trail."""
+        """Opens the trail; a ruined one is set aside. TrailFault when the disk does not let us."""
         self._clock, self._max_rows = clock, max_rows
-        self._trail = Trail(path)
+        self._trail, self._aside = open_trail(path)
+        self._resumed = False  # behind what the office holds, after one was set aside
         self._queue: queue.Queue[_Waiting] = queue.Queue(QUEUE_EVENTS)
         self._ring: deque[tuple[bytes, bytes]] = deque()
         self._lost = 0  # rows that neither disk nor ring could take
@@ -109,15 +110,23 @@ class Journal:
             self._lost += rows
 
     def degraded(self) -> str | None:
-        return f"audit_degraded: {self._why}" if self._why else None
+        why = self._why or self._aside
+        return f"audit_degraded: {why}" if why else None
 
     def outbox(self, after_no: int, limit: int = 100) -> list[Row]:
         """Rows behind `after_no`, oldest first, without a gap between them."""
         return self._trail.rows(after_no, limit)
 
     def acked(self, upto: int, chain_hash: bytes) -> bool:
-        """The office holds all up to `upto`. False when its chain is not ours: an alarm."""
-        return self._trail.anchor(upto, chain_hash)
+        """The office holds all up to `upto`. False when its chain is not ours: an alarm. Once
+        after a ruined trail was set aside, ours goes on behind the office's instead."""
+        if self._trail.anchor(upto, chain_hash):
+            return True
+        if not self._aside or self._resumed:
+            return False
+        self._resumed = True
+        self._trail.continue_after(upto, chain_hash)
+        return True
 
     @property
     def acked_no(self) -> int:

@@ -51,7 +51,10 @@ TRIM_ROWS_MAX = 5000  # deleted at once, 7 ms: a recorded row waits no longer fo
 
 
 class TrailFault(RuntimeError):
-    """The disk does not take a row, or the file is no trail; one line."""
+    """The disk does not take a row, or the file is no trail; one line. `damaged`: the file itself
+    is ruined, which is not of the disk, of another process or of another version."""
+
+    damaged = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +115,19 @@ def link(prev_hash: bytes, event_no: int, salt: bytes, payload: bytes) -> bytes:
     return hashlib.sha256(prev_hash + event_no.to_bytes(8, "big") + content).digest()
 
 
+def _chain(
+    head: tuple[int, bytes], rows: Sequence[tuple[bytes, bytes]]
+) -> tuple[list[dict[str, Any]], tuple[int, bytes]]:
+    """(salt, payload) linked behind `head`: what to insert, and the new head."""
+    number, prev = head
+    chained: list[dict[str, Any]] = []
+    for salt, payload in rows:
+        number += 1
+        prev = link(prev, number, salt, payload)
+        chained.append({"event_no": number, "salt": salt, "payload": payload, "hash": prev})
+    return chained, (number, prev)
+
+
 class Trail:
     """One file. `append` on the journal thread; reading and anchoring from the sync thread."""
 
@@ -126,7 +142,9 @@ class Trail:
         except (sqlite3.Error, ValueError, TypeError) as error:
             with contextlib.suppress(AttributeError):
                 self._db.conn.close()
-            raise TrailFault(f"{path}: {error}; {_todo(error)}") from None
+            fault = TrailFault(f"{path}: {error}; {_todo(error)}")
+            fault.damaged = type(error) in (sqlite3.DatabaseError, UnicodeDecodeError)
+            raise fault from None
 
     def _open(self) -> sqlite_utils.Database:
         connection = sqlite3.connect(self.path, check_same_thread=False, timeout=5.0)
@@ -183,18 +201,30 @@ class Trail:
     def append(self, rows: Sequence[tuple[bytes, bytes]]) -> int:
         """(salt, payload) in order, in one transaction; the number of the first. TrailFault when
         the disk refuses."""
-        number, prev = self.head
-        first = number + 1
-        chained = []
-        for salt, payload in rows:
-            number += 1
-            prev = link(prev, number, salt, payload)
-            chained.append({"event_no": number, "salt": salt, "payload": payload, "hash": prev})
         with self._lock, _disk():
+            first = self.head[0] + 1
+            chained, head = _chain(self.head, rows)
             with self._db.atomic():
                 self._db.table("rows").insert_all(chained)
-            self.head = (number, prev)
+            self.head = head
         return first
+
+    def continue_after(self, number: int, chain_hash: bytes) -> None:
+        """Put the rows there are behind `number`, which the office holds the last of: how a trail
+        that had to begin anew goes on with the one that the office knows."""
+        with self._lock, _disk():
+            kept = [(row["salt"], row["payload"]) for row in self._ordered()]
+            chained, head = _chain((number, chain_hash), kept)
+            with self._db.atomic():
+                self._db.table("rows").delete_where()
+                self._db.table("rows").insert_all(chained)
+                for name in ("base", "anchor"):
+                    mark = {"name": name, "event_no": number, "hash": chain_hash}
+                    self._db.table("marks").insert(mark, replace=True)
+            self.head, self.anchored_no = head, number
+
+    def _ordered(self) -> list[dict[str, Any]]:
+        return list(self._db.table("rows").rows_where(order_by="event_no"))
 
     def rows(self, after_no: int, limit: int) -> list[Row]:
         """TrailFault when the disk cannot be read."""
@@ -251,6 +281,22 @@ def _todo(error: Exception) -> str:
     if getattr(error, "sqlite_errorcode", 0) & 0xFF in OF_THE_DISK:
         return "free some space or make it writable, and start again"
     return "move it away and keep it for the office"
+
+
+def open_trail(path: Path) -> tuple[Trail, str]:
+    """The trail at `path`, and "". One whose file is ruined is set aside, with what to say of it,
+    and a new one begun: what is left of it stays as evidence, and nobody is locked out by it."""
+    try:
+        return Trail(path), ""
+    except TrailFault as fault:
+        if not fault.damaged:
+            raise
+    number = len(list(path.parent.glob(f"{path.name}.refused-*"))) + 1
+    for suffix in ("-wal", "-shm", ""):
+        part = path.with_name(path.name + suffix)
+        if part.exists():
+            part.rename(path.with_name(f"{path.name}.refused-{number}{suffix}"))
+    return Trail(path), f"the trail was ruined and is set aside as {path.name}.refused-{number}"
 
 
 @contextlib.contextmanager

@@ -541,3 +541,25 @@ def test_a_start_on_a_full_disk_does_not_ask_for_the_trail_to_be_moved(path: Pat
     assert "TrailFault" in fault
     assert "free some space" in fault
     assert (verify(path).ok, verify(path).rows) == (True, 3)
+
+
+def test_a_ruined_trail_is_set_aside_and_goes_on_behind_what_the_office_holds(path: Path) -> None:
+    trail(path, 7)
+    seventh = Trail(path)
+    held = seventh.head
+    seventh.close()
+    for suffix in ("-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    path.write_bytes(os.urandom(4096))
+    journal = Journal(path, CLOCK)
+    journal.start()
+    assert path.with_name("journal.db.refused-1").exists()
+    assert "set aside" in str(journal.degraded())
+    journal.record(event(50))
+    assert journal.acked(*held)
+    journal.record(event(51))
+    assert [row.event_no for row in journal.outbox(journal.acked_no, 9)] == [8, 9]
+    assert journal.outbox(7, 1)[0].prev_hash == held[1]
+    assert not journal.acked(9, bytes(32)), "once, and never again"
+    journal.stop()
+    assert verify(path).ok
