@@ -38,9 +38,10 @@ from edge.policy import Policy
 from edge.replica import Replica
 from edge.roster import ZoneRoster
 from edge.state import State
-from edge.store import Store
+from edge.store import Store, StoreFault
 from edge.sync import Sync, status_message
 from edge.terms import AccessEvent, DoorId, EventKind, ZoneId
+from edge.trail import TrailFault
 from edge.trust import TrustBook
 from edge.vision import Vision
 
@@ -92,8 +93,14 @@ class Daemon:
         identity = load_identity(state.identity, kek)
         self.pack, pad = face_packs(config.faces.models, config.faces.pad)
         self.faces = parts.make_faces(self.pack, pad, config.faces.detector_size)
-        self.journal = Journal(state.journal_db, self.clock, max_rows=config.audit.max_rows)
-        self.store = Store(state.roster_db, kek, config.gate.id)
+        self.journal, self.store = _open_on_disk(
+            state,
+            lambda: (
+                Journal(state.journal_db, self.clock, max_rows=config.audit.max_rows),
+                Store(state.roster_db, kek, config.gate.id),
+            ),
+        )
+        state.keep_reserve()
         self.live = Live(self.pack.embedding_size)
         self.book = TrustBook(config.gate.id, state.root_pub(), identity.hpke, self.store)
         self._devices: dict[str, Driver] = {}
@@ -350,6 +357,17 @@ class Daemon:
         for zone, state in self.replica.zones.items():
             self.metrics.applied.labels(zone).set(state.roster.applied_seq)
         return self.metrics.render()
+
+
+def _open_on_disk(state: State, make: Callable[[], tuple[Journal, Store]]) -> tuple[Journal, Store]:
+    """Trail and cache; on a full disk once more in the room that was held for this."""
+    try:
+        return make()
+    except (TrailFault, StoreFault):
+        if not state.spend_reserve():
+            raise
+        log.error("the disk is full: started in the reserve", extra={"folder": str(state.folder)})
+        return make()
 
 
 def _subscriptions(gate: str, zones: list[str]) -> list[str]:

@@ -6,6 +6,7 @@ roster.db    the encrypted cache        journal.db   the audit trail
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from edge.link import Tls
 from edge.provision import Bundle, PaperError
 from edge.store import Store
 from edge.wire import Member, Trust
+
+RESERVE_BYTES = 4 * 1024 * 1024  # two write-ahead logs at SQLite's checkpoint size of 1,000 pages
 
 
 class StateFault(RuntimeError):
@@ -37,6 +40,18 @@ class State:
     @property
     def journal_db(self) -> Path:
         return self.folder / "journal.db"
+
+    def keep_reserve(self) -> None:
+        """Hold the room if there is room; tried at every start."""
+        with contextlib.suppress(OSError), (self.folder / "reserve").open("ab") as file:
+            os.posix_fallocate(file.fileno(), 0, RESERVE_BYTES)
+
+    def spend_reserve(self) -> bool:
+        """Give the room up. False when there was none."""
+        path = self.folder / "reserve"
+        there = path.exists() and path.stat().st_size > 0
+        path.unlink(missing_ok=True)
+        return there
 
     def root_pub(self) -> bytes:
         """The pinned root key. StateFault before `edge provision --bundle`."""

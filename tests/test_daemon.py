@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
 import threading
 import time
 import urllib.error
@@ -32,7 +33,16 @@ from edge.models import face_packs, model_id
 from edge.roster import Put, ZoneRoster
 from edge.state import State
 from edge.store import Store
-from edge.terms import DoorId, Grant, GrantId, PersonId, SealedTemplate, ZoneId
+from edge.terms import (
+    AccessEvent,
+    DoorId,
+    EventKind,
+    Grant,
+    GrantId,
+    PersonId,
+    SealedTemplate,
+    ZoneId,
+)
 from edge.trail import export
 from hil.residents import Identity as Resident
 from hil.residents import Scene, drawn_apart, render
@@ -298,3 +308,67 @@ def test_a_loop_that_hangs_starves_the_watchdog(box: Box) -> None:
         hang.clear()
         let_go.set()
     until(lambda: box.healthz()[0] == 200, "it goes on when the loop does")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """24 MiB of memory as a disk; needs root."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=24m", "menjin-test", str(folder)]
+    if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("a small disk can be mounted by root only")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def box_on(disk: Path, mei: Resident) -> Box:
+    """Its state on the small disk, its camera elsewhere."""
+    folder = disk.parent / "box"
+    folder.mkdir()
+    (folder / "state").symlink_to(disk)
+    return Box(folder, mei)
+
+
+def fill(folder: Path) -> None:
+    with (folder / "filler").open("wb", buffering=0) as file, pytest.raises(OSError):
+        while True:
+            file.write(bytes(4096))
+
+
+def test_a_box_starts_and_opens_on_a_full_disk(small_disk: Path, mei: Resident) -> None:
+    box = box_on(small_disk, mei)
+    box.start()
+    box.end()
+    fill(small_disk)
+    box.stop = threading.Event()
+    try:
+        box.start()
+        fill(small_disk)  # what the start gave back is taken too
+        box.show(mei)
+        assert box.board.relays.wait_pulse(0, WAIT_S).output == 2
+    finally:
+        box.end()
+
+
+def test_a_disk_that_fills_while_it_runs_is_named_and_heals(
+    small_disk: Path, mei: Resident
+) -> None:
+    box = box_on(small_disk, mei)
+    box.start()
+    assert box.daemon
+    try:
+        fill(small_disk)
+        long = AccessEvent(EventKind.DECISION, 0.0, facts={"note": "x" * 9000})
+        kept = box.daemon.journal.record(long)
+        while kept.durable:  # until the write-ahead log has to grow
+            kept = box.daemon.journal.record(long)
+        assert kept.kept
+        assert "audit_degraded" in box.degraded()
+        assert box.healthz()[0] == 200
+        (small_disk / "filler").unlink()
+        until(lambda: "audit_degraded" not in box.degraded(), "it heals")
+        box.show(mei)
+        assert box.board.relays.wait_pulse(0, WAIT_S).output == 2
+    finally:
+        box.end()
