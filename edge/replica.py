@@ -14,11 +14,12 @@ from typing import Protocol
 
 from edge import roster as rules
 from edge import seal, wire
+from edge.ahead import Ahead
 from edge.clock import Clock
 from edge.envelope import Message, WireError, chain, decode
 from edge.live import Live
 from edge.oplog import MissingKey, open_op, open_templates, parse_op
-from edge.roster import Applied, Revoke, ZoneRoster
+from edge.roster import Applied, ZoneRoster
 from edge.store import StoreFault
 from edge.terms import AccessEvent, EventKind, ModelId, PersonId, Status, Vector, ZoneId
 from edge.trust import TrustBook
@@ -51,8 +52,9 @@ class RosterStore(Protocol):
 @dataclass
 class _Zone:
     roster: ZoneRoster
+    ahead: Ahead
     head_seq: int = 0
-    ahead: dict[int, tuple[Revoke, bytes]] = field(default_factory=dict)  # seq -> op, op bytes
+    heard: tuple[int, int] = (0, 0)  # (epoch, n) of the newest beacon believed
     pulled_mono: float = float("-inf")
 
 
@@ -75,7 +77,8 @@ class Replica:
         self, rosters: dict[ZoneId, ZoneRoster], ahead: dict[ZoneId, dict[int, bytes]]
     ) -> None:
         for zone, roster in rosters.items():
-            self.zones[zone] = _Zone(roster, head_seq=roster.applied_seq)
+            heard = self.store.beacon(zone)
+            self.zones[zone] = _Zone(roster, Ahead(zone), roster.applied_seq, heard)
             for seq, signed in ahead.get(zone, {}).items():
                 self._reload_ahead(zone, seq, signed)
             self._deny(zone)
@@ -86,7 +89,10 @@ class Replica:
         try:
             message = decode(signed, self.book.keyring, direction="down", target=zone)
             body = message.expect(wire.Delta)
-            self._note_ahead(zone, body.first_seq, body.ops)
+            ahead = self.zones[zone].ahead
+            ahead.note(body.first_seq, body.ops)
+            ahead.reach(self.zones[zone].roster.applied_seq)
+            ahead.keep(body.first_seq, body.ops)
         except WireError as error:
             self.fault(zone, f"ahead_{error.why}", seq=seq)
 
@@ -115,14 +121,15 @@ class Replica:
         body = message.expect(wire.Beacon)
         zone = ZoneId(body.zone)
         self._placed(zone, body.epoch)
-        if (body.epoch, body.n) <= self.store.beacon(zone):
+        if (body.epoch, body.n) <= self.zones[zone].heard:
             raise WireError("beacon_old", zone)
-        if not retained:
-            self.store.put_beacon(zone, body.epoch, body.n, body.at / 1000)
-            self.clock.raise_floor(body.at / 1000)
         out: list[Outgoing] = []
-        for signed in body.recent:
+        for signed in body.recent:  # before the disk, which may refuse
             out += self._recent(zone, signed)
+        if not retained:
+            self.zones[zone].heard = (body.epoch, body.n)
+            self.clock.raise_floor(body.at / 1000)
+            self._saved(lambda: self.store.put_beacon(zone, body.epoch, body.n, body.at / 1000))
         out = [item for item in out if item[0] is not Type.PULL]  # asked for below, once
         return out + self._hold_against(zone, body, retained)
 
@@ -184,16 +191,13 @@ class Replica:
         if last <= applied:
             return [] if quiet else [self.receipt(zone)]
         if first > applied + 1:
-            if not self._note_ahead(zone, first, body.ops):
-                return self._pull(zone)
-            self._deny(zone)
-            self._keep_ahead(zone, first, signed)
-            return [self.receipt(zone), *self._pull(zone)]
+            early = self._early(zone, body, signed)
+            return [*([self.receipt(zone)] if early else []), *self._pull(zone)]
         run = self._chained(state, body)
-        if run is None:
+        if run is None:  # what takes away holds in any history
             self.fault(zone, "equivocation", seq=applied + 1)
-            return []
-        return self._commit(zone, run, signed)
+            return [self.receipt(zone)] if self._early(zone, body, signed) else []
+        return self._commit(zone, run, body, signed)
 
     def _chained(
         self, state: _Zone, body: wire.Delta | wire.Page
@@ -210,27 +214,30 @@ class Replica:
         return run
 
     def _commit(
-        self, zone: ZoneId, run: Sequence[tuple[bytes, bytes]], signed: bytes | None
+        self,
+        zone: ZoneId,
+        run: Sequence[tuple[bytes, bytes]],
+        body: wire.Delta | wire.Page,
+        signed: bytes | None,
     ) -> list[Outgoing]:
         """Memory first for what takes away, then the disk, then what gives, then the receipt."""
         state = self.zones[zone]
         first = state.roster.applied_seq + 1
-        self._contradicted(zone, first, [data for data, _ in run])
-        if self._note_ahead(zone, first, [data for data, _ in run]):
-            self._deny(zone)
+        ops = [data for data, _ in run]
+        for seq in state.ahead.contradicted(first, ops):
+            self.fault(zone, "equivocation", seq=seq)
+        state.ahead.note(first, ops)
+        self._deny(zone)
         opened, waiting = self._open(zone, run)
+        if waiting:
+            self._early(zone, body, signed)
         if not opened:
             return [self.receipt(zone)]
         applied = rules.apply(state.roster, opened, first_seq=first)
         for fault in applied.faults:
             self.fault(zone, fault, seq=first)
-        try:
-            self._save(zone, applied, signed)
-        except StoreFault as error:
-            self.unsaved = str(error)
-            log.warning("roster not saved", extra={"zone": zone, "why": str(error)})
+        if not self._saved(lambda: self._save(zone, applied, None if waiting else signed)):
             return []
-        self.unsaved = None
         state.roster = applied.roster
         self._enforce(zone, applied)
         return [self.receipt(zone), *([] if waiting else self._pull_if_behind(zone))]
@@ -252,13 +259,26 @@ class Replica:
         return opened, False
 
     def _save(self, zone: ZoneId, applied: Applied, signed: bytes | None) -> None:
-        ended = [seq for seq in self.zones[zone].ahead if seq <= applied.roster.applied_seq]
-        revocation = (min(ended), signed) if ended and signed is not None else None
+        last = applied.roster.applied_seq
+        revokes = signed is not None and self.zones[zone].ahead.within(last)
+        revocation = (last, signed) if revokes and signed is not None else None
         self.store.save(applied.roster, applied.changed, applied.erased, revocation)
+
+    def _saved(self, save: Callable[[], None]) -> bool:
+        """False when the disk does not take it, which `/healthz` tells until it does."""
+        try:
+            save()
+        except StoreFault as error:
+            if self.unsaved is None:
+                log.warning("roster not saved", extra={"why": str(error)})
+            self.unsaved = str(error)
+            return False
+        self.unsaved = None
+        return True
 
     def _enforce(self, zone: ZoneId, applied: Applied) -> None:
         state = self.zones[zone]
-        state.ahead = {s: a for s, a in state.ahead.items() if s > applied.roster.applied_seq}
+        state.ahead.reach(applied.roster.applied_seq)
         self.live.set_roster(applied.roster)
         self._deny(zone)
         self._show(zone, applied.changed)
@@ -267,37 +287,25 @@ class Replica:
 
     # --- revocations that run ahead of the log ---
 
-    def _note_ahead(self, zone: ZoneId, first: int, ops: Sequence[bytes]) -> bool:
-        found = False
-        for seq, data in enumerate(ops, first):
-            try:
-                op = open_op(zone, parse_op(data), {})
-            except (WireError, MissingKey, seal.SealError):
-                continue
-            if isinstance(op, Revoke) and seq not in self.zones[zone].ahead:
-                self.zones[zone].ahead[seq] = (op, data)
-                found = True
-        return found
-
-    def _keep_ahead(self, zone: ZoneId, first: int, signed: bytes | None) -> None:
-        if signed is None:
-            return
-        try:
-            self.store.save_ahead(zone, first, signed)
-        except StoreFault as error:
-            self.unsaved = str(error)
-
-    def _contradicted(self, zone: ZoneId, first: int, ops: Sequence[bytes]) -> None:
-        """The log says something else where a revocation was announced: drop that, and report."""
-        ahead = self.zones[zone].ahead
-        for seq, data in enumerate(ops, first):
-            if seq in ahead and ahead[seq][1] != data:
-                del ahead[seq]
-                self.fault(zone, "equivocation", seq=seq)
-                self._deny(zone)
+    def _early(self, zone: ZoneId, body: wire.Delta | wire.Page, signed: bytes | None) -> bool:
+        """Enforce what revokes behind `applied_seq`; True when that is new. On the disk under the
+        delta's last seq, so that it stays there until the log has come past all of it."""
+        state = self.zones[zone]
+        skip = max(0, state.roster.applied_seq + 1 - body.first_seq)
+        first, ops = body.first_seq + skip, body.ops[skip:]
+        state.ahead.note(first, ops)
+        self._deny(zone)
+        for seq in state.ahead.split():
+            self.fault(zone, "equivocation", seq=seq)
+        if not state.ahead.unkept(first, ops):
+            return False
+        last = first + len(ops) - 1
+        if signed is not None and self._saved(lambda: self.store.save_ahead(zone, last, signed)):
+            state.ahead.keep(first, ops)
+        return True
 
     def _deny(self, zone: ZoneId) -> None:
-        self.live.set_ahead(zone, rules.deny(op for op, _ in self.zones[zone].ahead.values()))
+        self.live.set_ahead(zone, self.zones[zone].ahead.denied())
 
     # --- templates ---
 
@@ -369,7 +377,7 @@ class Replica:
             chain_hash=roster.chain_hash,
             digest=roster.digest.to_bytes(32, "big"),
             active=roster.active,
-            early=sorted(state.ahead)[:256],
+            early=state.ahead.receipted()[:256],
             session=self.session,
             boot_id=self.boot_id,
             monotonic_ms=int(self.clock.mono() * 1000),
