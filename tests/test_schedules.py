@@ -34,6 +34,7 @@ class History:
         self.seen: list[bytes] = []
         self.pv = dict.fromkeys(range(PERSONS), 0)
         self.revoked_at: dict[int, int] = {}  # person -> seq of the last word, when it is an end
+        self.early: set[int] = set()  # seqs receipted ahead of the log, whatever restarts since
         self.whole: set[int] = set()  # seqs that end everything a person has, by themselves
 
     def change(self) -> None:
@@ -87,9 +88,9 @@ class History:
             if receipt.chain_hash != self.office.hashes[receipt.applied_seq]:
                 raise Told(f"seed {self.seed}: a receipt for a log that never was")
         covered = self.gate.roster.applied_seq
-        early = {seq for receipt in receipts for seq in receipt.early}
+        self.early |= {seq for receipt in receipts for seq in receipt.early}
         for who, seq in self.revoked_at.items():
-            if (seq <= covered or seq in early & self.whole) and self.gate.says(
+            if (seq <= covered or seq in self.early & self.whole) and self.gate.says(
                 who
             ) is Reason.GRANTED:
                 raise Told(f"seed {self.seed}: {who} is let in after the receipt of {seq}")
