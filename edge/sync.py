@@ -23,6 +23,7 @@ from edge.envelope import Message, WireError, decode, encode
 from edge.keys import Identity
 from edge.link import Received
 from edge.replica import Outgoing, Replica
+from edge.store import StoreFault
 from edge.terms import ZoneId
 from edge.trail import TrailFault
 from edge.trust import TrustBook
@@ -89,7 +90,7 @@ class Sync:
     _heard_mono: float = 0.0
     _receipted_mono: float = 0.0
     _uploaded_mono: float = float("-inf")
-    _upload_head: int = 0
+    _office_no: int | None = None  # the last audit row it says it has
     _last_status: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -117,6 +118,9 @@ class Sync:
         except WireError as error:
             self.counts[error.why] += 1
             log.warning("message dropped", extra={"topic": received.topic, "why": str(error)})
+        except StoreFault as error:  # papers and keys come again with the next HELLO
+            self.counts["disk"] += 1
+            log.warning("message not kept", extra={"topic": received.topic, "why": str(error)})
         except Exception:  # the last net: one bad message must not stop the next revocation
             self.counts["handler"] += 1
             log.exception("message dropped by a fault of ours", extra={"topic": received.topic})
@@ -169,10 +173,19 @@ class Sync:
         return [(Type.COMMAND_RESULT, wire.CommandResult(accepted=False, reason="not_built"))]
 
     def _on_event_ack(self, body: wire.EventAck) -> list[Outgoing]:
-        self._uploaded_mono = float("-inf")
-        if not self.journal.acked(body.upto, body.chain_hash):
+        """What comes next goes up at once when the office has come on, else only in its time: an
+        office that says the same again must not be asked as fast as the line can carry it. One
+        that has less than it once acknowledged gets it again."""
+        try:
+            ours = self.journal.acked(body.upto, body.chain_hash)
+        except TrailFault:  # the disk fails, and `/healthz` says so
+            self.counts["audit_disk"] += 1
+            return []
+        if not ours:
             self.counts["audit_chain"] += 1
             log.error("the office holds another audit chain", extra={"event_no": body.upto})
+        elif body.upto != self._office_no:
+            self._office_no, self._uploaded_mono = body.upto, float("-inf")
         return []
 
     # --- out ---
@@ -196,7 +209,7 @@ class Sync:
             at=int(self.clock.wall() * 1000),
         )
         self._last_status = None
-        self._uploaded_mono = float("-inf")
+        self._uploaded_mono, self._office_no = float("-inf"), None
         self._heard_mono = self.clock.mono()
         self._send([(Type.HELLO, hello), *self.replica.hello(), *self._receipts()])
 
@@ -229,7 +242,9 @@ class Sync:
         if zone is None or key is None:
             return
         try:
-            rows = self.journal.outbox(self.journal.acked_no, EVENTS_BATCH)
+            acked_no = self.journal.acked_no
+            after_no = acked_no if self._office_no is None else min(acked_no, self._office_no)
+            rows = self.journal.outbox(after_no, EVENTS_BATCH)
         except TrailFault:  # the disk fails: `/healthz` says so, and the rows are still there
             return
         if not rows:
