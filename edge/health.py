@@ -8,6 +8,7 @@ broker) is *degraded*: named, and served around. Nobody is named on a metric.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import threading
@@ -15,6 +16,8 @@ from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+log = logging.getLogger("edge.health")
 
 LATENCY_BUCKETS_S = (0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0)
 
@@ -75,6 +78,22 @@ def sd_notify(state: str, environ: Mapping[str, str] | None = None) -> bool:
     return True
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        try:
+            super().__init__(address, handler)
+        except OSError as error:
+            todo = "another daemon runs, or set health.listen"
+            where = f"{address[0]}:{address[1]}"
+            raise OSError(error.errno, f"{error.strerror}; {todo}", where) from None
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        log.warning("health request not answered", exc_info=True)
+
+
 class HealthServer:
     """`/healthz`: 200 while serving (degraded or not), 503 when a loop is stuck; `/metrics`."""
 
@@ -85,8 +104,7 @@ class HealthServer:
         metrics: Callable[[], bytes],
     ) -> None:
         handler = _handler(report, metrics)
-        self._server = ThreadingHTTPServer(address, handler)
-        self._server.daemon_threads = True
+        self._server = _Server(address, handler)
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(0.2,), name="health", daemon=True
         )
@@ -99,9 +117,10 @@ class HealthServer:
         self._thread.start()
 
     def stop(self) -> None:
-        self._server.shutdown()
+        if self._thread.is_alive():  # shutdown() waits for a loop, also for one that never ran
+            self._server.shutdown()
+            self._thread.join(2.0)
         self._server.server_close()
-        self._thread.join(2.0)
 
 
 def _handler(
