@@ -11,10 +11,13 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+
 from edge.envelope import Keyring, WireError, decode
 from edge.keys import Identity
 from edge.link import Tls
-from edge.provision import Bundle, PaperError
+from edge.provision import Bundle, PaperError, Request
 from edge.store import Store
 from edge.wire import Member, Trust
 
@@ -78,12 +81,22 @@ class State:
     def join(self, bundle: Bundle, identity: Identity, store: Store) -> None:
         """Take in a bundle: everything in it is verified before anything is written."""
         trust, members = _verified(bundle, identity)
+        self._same_office(bundle)
         store.put_trust(trust)
         for name, raw in members.items():
             store.put_member(name, raw)
         _write(self.identity / "client.crt", bundle.certificate.encode())
         _write(self.identity / "ca.crt", bundle.ca.encode())
         _write(self.identity / "root.pub", bundle.root_pub)
+
+    def _same_office(self, bundle: Bundle) -> None:
+        """The office's root key is pinned for good: no later paper can put another in its place."""
+        pinned = self.identity / "root.pub"
+        if pinned.exists() and pinned.read_bytes() != bundle.root_pub:
+            raise PaperError(
+                f"this box belongs to another office; to give it to this one, remove {self.folder} "
+                "and make a new --request"
+            )
 
 
 def _verified(bundle: Bundle, identity: Identity) -> tuple[bytes, dict[str, bytes]]:
@@ -93,12 +106,23 @@ def _verified(bundle: Bundle, identity: Identity) -> tuple[bytes, dict[str, byte
     if bundle.fingerprint != request.fingerprint:
         raise PaperError("the bundle answers another request; ask for a new one with --request")
     try:
-        return bundle.trust, _members(bundle, identity)
-    except WireError as error:
-        raise PaperError(f"the bundle does not verify ({error}); ask the office again") from None
+        _check_certificate(bundle, request)
+        return bundle.trust, _members(bundle, request)
+    except (WireError, ValueError, TypeError, InvalidSignature) as error:
+        why = str(error) or "certificate and ca do not belong together"
+        raise PaperError(f"the bundle does not verify ({why}); ask the office again") from None
 
 
-def _members(bundle: Bundle, identity: Identity) -> dict[str, bytes]:
+def _check_certificate(bundle: Bundle, request: Request) -> None:
+    """With a wrong one the box would join and never connect."""
+    certificate = x509.load_pem_x509_certificate(bundle.certificate.encode())
+    ca = x509.load_pem_x509_certificate(bundle.ca.encode())
+    if certificate.public_key() != x509.load_pem_x509_csr(request.csr.encode()).public_key():
+        raise ValueError("the certificate is for another key")
+    certificate.verify_directly_issued_by(ca)
+
+
+def _members(bundle: Bundle, request: Request) -> dict[str, bytes]:
     root_only = Keyring.build(bundle.root_pub, None, {})
     trust = decode(bundle.trust, root_only, direction="down", target="*").expect(Trust)
     keyring = Keyring.build(bundle.root_pub, trust, {})
@@ -106,7 +130,8 @@ def _members(bundle: Bundle, identity: Identity) -> dict[str, bytes]:
     for raw in bundle.members:
         member = decode(raw, keyring, direction="down", target="*").expect(Member)
         members[member.id] = raw
-        if member.id == bundle.id and member.sign_pub != identity.request().sign_pub:
+        mine = (member.sign_pub, member.hpke_pub) == (request.sign_pub, request.hpke_pub)
+        if member.id == bundle.id and not mine:
             raise WireError("member", "it names another key for this gate")
     if bundle.id not in members:
         raise WireError("member", "this gate is not among its members")
