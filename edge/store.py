@@ -53,6 +53,7 @@ OF_THE_DISK = frozenset({
     sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM,
 })  # fmt: skip
 
+_NO_SIGNED_ROW = "(typeof(seq) <> 'integer' or typeof(signed) <> 'blob')"
 _REACHED = "ahead where zone = ? and seq <= ?"
 
 log = logging.getLogger("edge.store")
@@ -213,10 +214,13 @@ class Store:
         self._aside_waits = False
 
     def reset(self, zone: str) -> None:
-        """Drop a zone's rows: its log is pulled from the beginning."""
+        """Drop a zone's rows: its log is pulled from the beginning. Revocations ahead of the log
+        stay, for they were receipted and are believed by their own signature; so does the newest
+        beacon, behind which no older one is believed."""
         with self._writing() as db:
-            for table in ("records", "standing", "ahead", "beacons"):
+            for table in ("records", "standing"):
                 db.table(table).delete_where("zone = ?", [zone])
+            db.execute(f"delete from ahead where zone = ? and {_NO_SIGNED_ROW}", [zone])
         self._erased_waits = True
 
     def save_ahead(self, zone: ZoneId, seq: int, signed: bytes) -> None:

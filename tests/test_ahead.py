@@ -110,6 +110,30 @@ def test_a_put_behind_a_gap_is_not_written_down(gate: GateBox, office: Office) -
     assert not list(gate.store._db.table("ahead").rows)
 
 
+def test_what_was_receipted_outlives_a_cache_that_does_not_hold(
+    gate: GateBox, office: Office
+) -> None:
+    """The zone is refused and pulled again, and the power goes before the log gets so far."""
+    office.put(3, 1)
+    gate.log(office.revoke(1, 2))
+    assert early(gate) == [4]
+    gate.store._db.conn.execute("update records set pv = 9 where pv = 1")
+    gate.restart()
+    assert gate.roster.applied_seq == 0
+    gate.down(office.page(1, 2))
+    assert gate.says(2) is GRANTED
+    gate.restart()
+    assert gate.says(1) is REVOKED
+
+
+def test_a_row_ahead_that_is_none_is_gone_after_one_refusal(gate: GateBox, office: Office) -> None:
+    office.put(3, 1)
+    gate.log(office.revoke(1, 2))
+    gate.store._db.conn.execute("update ahead set signed = null")
+    assert gate.store.load().refused
+    assert not gate.store.load().refused
+
+
 # --- a full disk and the beacon ---
 
 
