@@ -35,7 +35,8 @@ from edge.door import (
 )
 from edge.terms import AccessEvent, DoorId, EventKind
 
-# Credential to actuator within 2 s (GB 50396): an order that could not leave by then never does.
+# Credential to actuator within 2 s (GB 50396), counted from the picture: an order that could not
+# leave by then never does.
 ORDER_VALID_S = 2.0
 
 log = logging.getLogger("edge.locks")
@@ -87,7 +88,7 @@ class Locks:
         now = self._clock.mono()
         with self._lock:
             for output in self._step(door, Granted(self._doors[door].pulse_s), now):
-                self._send(door, output, taken_mono, now)
+                self._send(door, output, taken_mono)
 
     def failed_mono(self, door: DoorId) -> float:
         return self._doors[door].failed_mono
@@ -112,9 +113,10 @@ class Locks:
         door.state, outputs = step(door.state, event, now)
         return outputs
 
-    def _send(self, name: DoorId, output: SendUnlock, taken_mono: float, now: float) -> None:
+    def _send(self, name: DoorId, output: SendUnlock, taken_mono: float) -> None:
         door, number = self._doors[name], next(self._numbers)
-        order = Unlock(number, door.output, output.pulse_s, valid_until=now + ORDER_VALID_S)
+        valid_until = taken_mono + ORDER_VALID_S
+        order = Unlock(number, door.output, output.pulse_s, valid_until)
         self._orders[number] = _Order(name, taken_mono)
         if not self._order(door.device, order):
             self._failed(number, "the bus has too many orders waiting")
@@ -142,13 +144,10 @@ class Locks:
         if order is None:
             return
         self._step(order.door, LockAnswered(unlocked=True), self._clock.mono())
-        sent_ms = round((order.sent_s or 0.0) * 1000, 1)
-        self._tell(
-            EventKind.UNLOCKED,
-            order.door,
-            outcome=event.outcome.value,
-            frame_to_unlock_ms=sent_ms,
-        )
+        facts: dict[str, str | float] = {"outcome": event.outcome.value}
+        if order.sent_s is not None:
+            facts["frame_to_unlock_ms"] = round(order.sent_s * 1000, 1)
+        self._tell(EventKind.UNLOCKED, order.door, **facts)
 
     def _failed(self, number: int, why: str) -> None:
         order = self._orders.pop(number, None)

@@ -8,7 +8,7 @@ import pytest
 from gatekit import SteeredClock
 
 from drivers.base import Offline, Online, OrderDone, OrderFailed, OrderSent, Outcome, Unlock
-from drivers.errors import LockTimeout
+from drivers.errors import LockTimeout, OrderExpired
 from edge import config as settings
 from edge.locks import ORDER_VALID_S, Locks
 from edge.terms import AccessEvent, DoorId, EventKind
@@ -60,10 +60,10 @@ def rig() -> Rig:
 
 
 def test_an_order_names_the_output_and_when_it_is_too_late(rig: Rig) -> None:
-    order = rig.open()
+    order = rig.open(age=0.5)
     assert order
     assert (rig.bus.orders[0][0], order.output, order.seconds) == ("relay-1", 0, 3.0)
-    assert order.valid_until == rig.clock.mono() + ORDER_VALID_S
+    assert order.valid_until == rig.clock.mono() - 0.5 + ORDER_VALID_S, "from the picture on"
 
 
 def test_one_pulse_per_passage(rig: Rig) -> None:
@@ -81,6 +81,32 @@ def test_the_time_from_frame_to_wire_is_told(rig: Rig) -> None:
     rig.locks.on_event("relay-1", OrderDone(order.order_id, Outcome.CONFIRMED))
     assert rig.sent == [(MAIN, pytest.approx(0.06))]
     assert rig.events[0].facts == {"outcome": "confirmed", "frame_to_unlock_ms": 60.0}
+
+
+def test_a_time_that_was_not_taken_is_not_told(rig: Rig) -> None:
+    order = rig.open()
+    assert order
+    rig.locks.on_event("relay-1", OrderDone(order.order_id, Outcome.ACCEPTED))
+    assert rig.events[0].facts == {"outcome": "accepted"}
+
+
+def test_an_order_that_came_too_late_may_be_given_anew(rig: Rig) -> None:
+    order = rig.open()
+    assert order
+    rig.clock.go(2.0)
+    rig.locks.on_event("relay-1", OrderFailed(order.order_id, OrderExpired("2.0 s")))
+    assert rig.kinds() == [EventKind.LOCK_FAILED]
+    assert rig.events[0].facts == {"why": "OrderExpired: 2.0 s"}
+    assert rig.open()
+
+
+def test_a_cable_that_goes_during_a_pulse_leaves_the_lock_unknown(rig: Rig) -> None:
+    order = rig.open()
+    assert order
+    rig.locks.on_event("relay-1", OrderDone(order.order_id, Outcome.CONFIRMED))
+    assert rig.locks.states() == {MAIN: "unlocked"}
+    rig.locks.on_event("relay-1", Offline("unplugged"))
+    assert rig.locks.states() == {MAIN: "unknown"}
 
 
 def test_a_lock_that_does_not_answer_is_unknown_and_may_be_tried_again(rig: Rig) -> None:
