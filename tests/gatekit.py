@@ -3,12 +3,13 @@ office that signs with real keys, a line in memory and a clock that a test moves
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -23,10 +24,11 @@ from edge.oplog import open_op, parse_op
 from edge.policy import Now, Policy, decide
 from edge.replica import Replica
 from edge.roster import ZoneRoster, apply
-from edge.store import Store
+from edge.store import Store, StoreFault
 from edge.sync import Sync
 from edge.terms import (
     AccessEvent,
+    Decision,
     DoorId,
     Match,
     ModelId,
@@ -40,6 +42,7 @@ from edge.trust import TrustBook
 from edge.wire import Body, Member, Op, Role, Trust, TrustKey, Type
 
 ZONE, DOOR, GATE, DESK = ZoneId("lotus"), DoorId("main"), "gate-1", "desk-1"
+GARAGE = DoorId("garage")
 MODEL, SIZE = ModelId("0123456789abcdef"), 16
 KEK = Kek(bytes(range(32)), "weak")
 
@@ -130,16 +133,26 @@ class Office:
 
     # --- the log ---
 
-    def put(self, number: int, pv: int, *, grants: Sequence[str] = ("g",), tv: int = 1) -> bytes:
-        who = person(number)
+    def put(
+        self,
+        number: int,
+        pv: int,
+        *,
+        grants: Sequence[str] = ("g",),
+        tv: int = 1,
+        door_of: Mapping[str, DoorId] | None = None,  # where a grant is not for DOOR
+        offline: Literal["normal", "notice"] = "normal",
+    ) -> bytes:
+        who, door_of = person(number), door_of or {}
         rights = wire.Rights(
             grants=[
                 wire.WireGrant(
-                    grant_id=f"{g}{number}", tenancy=f"T-{g}", doors=[DOOR], not_before=0
+                    grant_id=f"{g}{number}", tenancy=f"T-{g}", doors=[door_of.get(g, DOOR)],
+                    not_before=0, offline_class=offline,
                 )
                 for g in grants
             ]
-        )
+        )  # fmt: skip
         vector = seal.pack_vector(face(number))
         template = seal.seal(self.kf, vector, seal.template_aad(ZONE, who, tv, 1, MODEL))
         op = Op(
@@ -166,10 +179,10 @@ class Office:
         self.truth = done.roster
         return self.delta(len(self.log))
 
-    def delta(self, seq: int) -> bytes:
+    def delta(self, seq: int, count: int = 1) -> bytes:
         body = wire.Delta(
             zone=ZONE, epoch=1, first_seq=seq, prev_hash=self.hashes[seq - 1],
-            ops=[self.log[seq - 1]], at=1,
+            ops=self.log[seq - 1 : seq - 1 + count], at=1,
         )  # fmt: skip
         return self.sign(Type.DELTA, body, Role.ROSTER, ZONE)
 
@@ -189,6 +202,19 @@ class Office:
             "at": 1, "recent": list(recent), **fields,
         }  # fmt: skip
         return self.sign(Type.BEACON, wire.Beacon.model_validate(said), Role.BEACON, ZONE)
+
+
+class Disk(Store):
+    """The real store; while `full` it takes nothing."""
+
+    full = False
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[Any]:
+        if self.full:
+            raise StoreFault("roster.db: full")
+        with super()._writing() as db:
+            yield db
 
 
 @dataclass
@@ -236,7 +262,7 @@ class GateBox:
 
     def __init__(self, folder: Path, office: Office, *, keys: Sequence[wire.Which] = ("kr", "kf")):
         self.folder, self.office, self.clock = folder, office, SteeredClock()
-        self.store = Store(folder / "roster.db", KEK, GATE)
+        self.store = Disk(folder / "roster.db", KEK, GATE)
         for raw in office.papers():
             kind, member = raw[3], raw
             if kind == Type.TRUST:
@@ -273,7 +299,7 @@ class GateBox:
 
     def restart(self) -> None:
         self.store.close()
-        self.store = Store(self.folder / "roster.db", KEK, GATE)
+        self.store = Disk(self.folder / "roster.db", KEK, GATE)
         self._begin()
 
     def close(self) -> None:
@@ -313,15 +339,18 @@ class GateBox:
         bodies = [message.body for message in self.sent()]
         return [body.from_seq for body in bodies if isinstance(body, wire.Pull)]
 
-    def says(self, number: int) -> Reason:
+    def says(self, number: int, door: DoorId = DOOR) -> Reason:
         """The gate's word on a perfect, live view of this person now."""
+        return self.decides(number, door).reason
+
+    def decides(self, number: int, door: DoorId = DOOR) -> Decision:
         match = self.live.match(ZONE, face(number))
         if match is None or match.person != person(number):
             match = Match(person(number), ZONE, 1.0, 2.0)  # the rules alone, without a template
         now = Now(self.clock.wall(), self.clock.mono())
-        policy = Policy({DOOR: ZONE}, 0.5, lease=self.live.leases(now.mono))
-        sighting = Sighting(DOOR, "cam", now.mono, match, "live")
-        return decide(sighting, self.live.view, policy, now=now).reason
+        policy = Policy({DOOR: ZONE, GARAGE: ZONE}, 0.5, lease=self.live.leases(now.mono))
+        sighting = Sighting(door, "cam", now.mono, match, "live")
+        return decide(sighting, self.live.view, policy, now=now)
 
     def knows_face(self, number: int) -> bool:
         match = self.live.match(ZONE, face(number))
