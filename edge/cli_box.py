@@ -296,6 +296,8 @@ def _cached(config: Config) -> tuple[RosterView, dict[DoorId, ZoneId]]:
     if not path.exists():
         raise click.ClickException(f"{path}: no roster yet; run the daemon once")
     loaded = Store.peek(path, kek, config.gate.id)
+    for why in loaded.refused:
+        click.echo(f"edge: {why}", err=True)
     zone_of = {DoorId(door.id): ZoneId(door.zone) for door in config.door}
     return RosterView(zones=loaded.zones), zone_of
 
@@ -308,10 +310,8 @@ def _find(view: RosterView, prefix: str) -> tuple[PersonId, ZoneId]:
         if person.hex().startswith(prefix.lower())
     ]
     if len(found) != 1:
-        what = "nobody" if not found else f"{len(found)} persons"
-        raise click.ClickException(
-            f"{what} in the cache begins with {prefix!r}; see `edge audit export`"
-        )
+        what = f"{len(found)} persons in the cache begin" if found else "nobody in the cache begins"
+        raise click.ClickException(f"{what} with {prefix!r}; see `edge audit export`")
     return found[0]
 
 

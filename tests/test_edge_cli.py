@@ -94,7 +94,8 @@ def test_the_same_box_asks_again_with_the_same_fingerprint(tmp_path: Path) -> No
 
 def test_a_bundle_for_another_box_is_refused(tmp_path: Path) -> None:
     mine, other = tmp_path / "mine", tmp_path / "other"
-    mine.mkdir(), other.mkdir()
+    mine.mkdir()
+    other.mkdir()
     request(mine)
     paper, _ = request(other)
     done = bundle(mine, add_member(office(tmp_path), paper, ["lotus-garden"]))
