@@ -105,17 +105,15 @@ class Replica:
         return self._log(zone, body, message.raw)
 
     def on_page(self, message: Message) -> list[Outgoing]:
-        """The next is asked for at once when this one brought us on, else (no key, a full disk,
-        another history) in its time: or one page would go to and fro for ever."""
+        """The next is asked for at once only when this one brought us on: or it comes for ever."""
         body = message.expect(wire.Page)
         zone = ZoneId(body.zone)
         self._placed(zone, body.epoch)
         state = self.zones[zone]
         state.head_seq = max(state.head_seq, body.head_seq)
-        before = state.roster.applied_seq
-        out = self._log(zone, body, None) if body.ops else []
-        if before < state.roster.applied_seq < state.head_seq:  # also before an op that waits
-            out = [item for item in out if item[0] is not Type.PULL] + self._pull(zone)
+        before, out = state.roster.applied_seq, self._log(zone, body, None) if body.ops else []
+        if before < state.roster.applied_seq < state.head_seq and Type.PULL not in dict(out):
+            out += self._pull(zone)
         return out
 
     def on_beacon(self, message: Message, *, retained: bool) -> list[Outgoing]:

@@ -1,5 +1,5 @@
-"""When a gate asks for the log: at once while that brings it on, else in its time. Both ends answer at
-once, so a question that every answer repeats is a storm."""
+"""When a gate asks for the log: at once while that brings it on, else in its time. Both ends answer
+at once, so a question that every answer repeats is a storm."""
 
 from __future__ import annotations
 
