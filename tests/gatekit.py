@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -70,6 +71,7 @@ def person(number: int) -> PersonId:
     return PersonId(number.to_bytes(16, "big"))
 
 
+@cache
 def face(number: int) -> Vector:
     vector = np.random.default_rng(number).normal(size=SIZE).astype(np.float32)
     unit: Vector = vector / np.float32(np.linalg.norm(vector))
@@ -171,7 +173,9 @@ class Office:
 
     def append(self, op: Op) -> bytes:
         """The signed DELTA of one more op."""
-        data = dump_op(op)
+        return self.append_bytes(dump_op(op))
+
+    def append_bytes(self, data: bytes) -> bytes:
         self.log.append(data)
         self.hashes.append(chain(self.hashes[-1], data))
         opened = open_op(ZONE, parse_op(data), {(ZONE, "kr", 1): self.kr})
