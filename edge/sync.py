@@ -157,12 +157,23 @@ class Sync:
             if self.book.on_zone_key(message):
                 return self.replica.on_face_key(ZoneId(body.zone))
         elif isinstance(body, wire.Gone):
-            self.replica.fault(ZoneId(body.zone), "gone_needs_snapshot", seq=body.floor_seq)
+            self._on_gone(body)
         elif isinstance(body, wire.Refused):
             log.warning("the office refuses", extra={"what": body.what, "why": body.reason})
         else:
             raise WireError("type", f"{message.kind.name} on a gate's topic")
         return []
+
+    def _on_gone(self, body: wire.Gone) -> None:
+        """What we lack is in no log any more. Said of what we have, it is an old message."""
+        state = self.replica.zones.get(ZoneId(body.zone))
+        if state is None:
+            raise WireError("zone", body.zone)
+        if body.epoch != (state.roster.epoch or body.epoch):
+            raise WireError("epoch", body.zone)
+        if body.floor_seq <= state.roster.applied_seq:
+            raise WireError("gone_old", body.zone)
+        self.replica.fault(ZoneId(body.zone), "gone_needs_snapshot", seq=body.floor_seq)
 
     def _not_built(self, message: Message) -> list[Outgoing]:
         """Commands, snapshots, challenges and epochs come with the roster issue: refused aloud."""

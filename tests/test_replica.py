@@ -246,10 +246,13 @@ def test_a_flood_of_garbage_does_not_stop_the_next_revocation(
 ) -> None:
     gate.log(office.put(1, 1))
     good = office.revoke(1, 2)
-    for number in range(500):
+    topics = (f"z/{ZONE}/log", f"z/{ZONE}/beacon", f"g/{GATE}/down", f"g/{GATE}/cmd", "g//", "x")
+    gate.sync.counts.clear()
+    for number in range(2000):
         data = bytearray(good)
         data[number % len(data)] ^= 1 + number % 255
-        gate.log(bytes(data[: len(data) - number % 7]))
+        gate.take(topics[number % len(topics)], bytes(data[: len(data) - number % 7]))
+    assert gate.sync.counts.total() == 2000 and not gate.sync.counts["handler"]
     assert gate.says(1) is GRANTED
     gate.log(good)
     assert gate.says(1) is REVOKED
@@ -325,6 +328,24 @@ def test_the_lease_grows_old(gate: GateBox, office: Office) -> None:
         gate.clock.go(seconds)
         ages.append(gate.live.leases(gate.clock.mono())[ZONE])
     assert ages == [Lease.FRESH, Lease.STALE, Lease.STALE, Lease.RESTRICTED]
+
+
+def test_what_a_grant_of_class_notice_is_worth_offline(gate: GateBox, office: Office) -> None:
+    gate.log(office.put(1, 1, offline="notice"))
+    gate.log(office.put(2, 1))
+    words = [gate.says(1)]
+    gate.beacon(office.beacon())
+    for seconds in (30.0, 15 * 60 - 30.0, 0.1):
+        gate.clock.go(seconds)
+        words.append(gate.says(1))
+    assert words == [Reason.NOTICE_NEEDS_FRESH_LEASE, GRANTED, GRANTED, words[0]]
+    assert gate.says(2) is GRANTED, "a lawful tenant is not locked out by a cable"
+    gate.beacon(office.beacon(), retained=True)
+    assert gate.says(1) is words[0]
+    gate.beacon(office.beacon())
+    assert gate.says(1) is GRANTED
+    gate.restart()
+    assert gate.says(1) is words[0], "a boot has proved nothing yet"
 
 
 def test_a_retained_beacon_renews_nothing(gate: GateBox, office: Office) -> None:
