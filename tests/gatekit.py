@@ -44,6 +44,7 @@ from edge.wire import Body, Member, Op, Role, Trust, TrustKey, Type
 
 ZONE, DOOR, GATE, DESK = ZoneId("lotus"), DoorId("main"), "gate-1", "desk-1"
 GARAGE = DoorId("garage")
+MAPLE, BACK = ZoneId("maple"), DoorId("back")  # a second zone of the same gate
 MODEL, SIZE = ModelId("0123456789abcdef"), 16
 KEK = Kek(bytes(range(32)), "weak")
 
@@ -96,8 +97,11 @@ class Office:
     kf: bytes = field(default_factory=lambda: os.urandom(32))
     log: list[bytes] = field(default_factory=list)  # op bytes
     hashes: list[bytes] = field(default_factory=lambda: [wire.GENESIS])
-    truth: ZoneRoster = field(default_factory=lambda: ZoneRoster(ZONE, epoch=1))
     n: int = 0
+    zone: ZoneId = ZONE
+
+    def __post_init__(self) -> None:
+        self.truth = ZoneRoster(self.zone, epoch=1)
 
     @property
     def root(self) -> bytes:
@@ -113,9 +117,9 @@ class Office:
         keys = [TrustKey(role=r.value, pub=pub(self.keys[r])) for r in roles]  # type: ignore[arg-type]
         members = (
             Member(id=GATE, role="gate", sign_pub=pub(self.gate_sign),
-                   hpke_pub=pub(self.gate_hpke), zones=[ZONE], version=1),
+                   hpke_pub=pub(self.gate_hpke), zones=[ZONE, MAPLE], version=1),
             Member(id=DESK, role="desk", sign_pub=pub(self.keys[Role.DESK]),
-                   hpke_pub=bytes(32), zones=[ZONE], version=1),
+                   hpke_pub=bytes(32), zones=[ZONE, MAPLE], version=1),
         )  # fmt: skip
         return [
             self.sign(Type.TRUST, Trust(version=1, keys=keys), Role.ROOT, "*"),
@@ -125,10 +129,20 @@ class Office:
     def zone_key(self, which: wire.Which, *, role: Role | None = None, epoch: int = 1) -> bytes:
         key = self.kr if which == "kr" else self.kf
         sealed = seal.wrap_zone_key(
-            key, zone=ZONE, which=which, key_epoch=epoch, member=GATE, hpke_pub=pub(self.gate_hpke)
+            key,
+            zone=self.zone,
+            which=which,
+            key_epoch=epoch,
+            member=GATE,
+            hpke_pub=pub(self.gate_hpke),
         )
         body = wire.ZoneKey(
-            zone=ZONE, which=which, key_epoch=epoch, member=GATE, kcv=seal.kcv(key), sealed=sealed
+            zone=self.zone,
+            which=which,
+            key_epoch=epoch,
+            member=GATE,
+            kcv=seal.kcv(key),
+            sealed=sealed,
         )
         signer = role or (Role.ROSTER if which == "kr" else Role.DESK)
         return self.sign(Type.ZONEKEY, body, signer, GATE)
@@ -144,6 +158,7 @@ class Office:
         tv: int = 1,
         door_of: Mapping[str, DoorId] | None = None,  # where a grant is not for DOOR
         offline: Literal["normal", "notice"] = "normal",
+        looks_like: int | None = None,  # the same face under another pseudonym
     ) -> bytes:
         who, door_of = person(number), door_of or {}
         rights = wire.Rights(
@@ -155,11 +170,11 @@ class Office:
                 for g in grants
             ]
         )  # fmt: skip
-        vector = seal.pack_vector(face(number))
-        template = seal.seal(self.kf, vector, seal.template_aad(ZONE, who, tv, 1, MODEL))
+        vector = seal.pack_vector(face(number if looks_like is None else looks_like))
+        template = seal.seal(self.kf, vector, seal.template_aad(self.zone, who, tv, 1, MODEL))
         op = Op(
             op="put", person=who, pv=pv, tv=tv, key_epoch=1,
-            sealed=seal.seal(self.kr, dump(rights), seal.rights_aad(ZONE, who, pv, 1)),
+            sealed=seal.seal(self.kr, dump(rights), seal.rights_aad(self.zone, who, pv, 1)),
             templates=[wire.WireTemplate(model_id=MODEL, key_epoch=1, sealed=template)],
         )  # fmt: skip
         return self.append(op)
@@ -178,22 +193,22 @@ class Office:
     def append_bytes(self, data: bytes) -> bytes:
         self.log.append(data)
         self.hashes.append(chain(self.hashes[-1], data))
-        opened = open_op(ZONE, parse_op(data), {(ZONE, "kr", 1): self.kr})
+        opened = open_op(self.zone, parse_op(data), {(self.zone, "kr", 1): self.kr})
         done = apply(self.truth, [(opened, self.hashes[-1])], first_seq=len(self.log))
         self.truth = done.roster
         return self.delta(len(self.log))
 
     def delta(self, seq: int, count: int = 1) -> bytes:
         body = wire.Delta(
-            zone=ZONE, epoch=1, first_seq=seq, prev_hash=self.hashes[seq - 1],
+            zone=self.zone, epoch=1, first_seq=seq, prev_hash=self.hashes[seq - 1],
             ops=self.log[seq - 1 : seq - 1 + count], at=1,
         )  # fmt: skip
-        return self.sign(Type.DELTA, body, Role.ROSTER, ZONE)
+        return self.sign(Type.DELTA, body, Role.ROSTER, self.zone)
 
     def page(self, first: int, count: int = 500) -> bytes:
         ops = self.log[first - 1 : first - 1 + count]
         body = wire.Page(
-            zone=ZONE, epoch=1, first_seq=first, prev_hash=self.hashes[first - 1], ops=ops,
+            zone=self.zone, epoch=1, first_seq=first, prev_hash=self.hashes[first - 1], ops=ops,
             head_seq=len(self.log), head_hash=self.hashes[-1], at=1,
         )  # fmt: skip
         return self.sign(Type.PAGE, body, Role.ROSTER, GATE)
@@ -201,11 +216,11 @@ class Office:
     def beacon(self, *, recent: Sequence[bytes] = (), n: int | None = None, **fields: Any) -> bytes:
         self.n += 1
         said = {
-            "zone": ZONE, "epoch": 1, "n": n or self.n, "head_seq": len(self.log),
+            "zone": self.zone, "epoch": 1, "n": n or self.n, "head_seq": len(self.log),
             "head_hash": self.hashes[-1], "digest": self.truth.digest.to_bytes(32, "big"),
             "at": 1, "recent": list(recent), **fields,
         }  # fmt: skip
-        return self.sign(Type.BEACON, wire.Beacon.model_validate(said), Role.BEACON, ZONE)
+        return self.sign(Type.BEACON, wire.Beacon.model_validate(said), Role.BEACON, self.zone)
 
 
 class Disk(Store):
@@ -264,8 +279,16 @@ class Trail:
 class GateBox:
     """One gate. `restart` throws the process away and comes back from the disk."""
 
-    def __init__(self, folder: Path, office: Office, *, keys: Sequence[wire.Which] = ("kr", "kf")):
+    def __init__(
+        self,
+        folder: Path,
+        office: Office,
+        *,
+        keys: Sequence[wire.Which] = ("kr", "kf"),
+        zones: Sequence[ZoneId] = (ZONE,),
+    ) -> None:
         self.folder, self.office, self.clock = folder, office, SteeredClock()
+        self.zones = zones
         self.store = Disk(folder / "roster.db", KEK, GATE)
         for raw in office.papers():
             kind, member = raw[3], raw
@@ -292,8 +315,8 @@ class GateBox:
             b"b" * 16,
         )
         loaded = self.store.load()
-        empty = ZoneRoster(ZONE)
-        self.replica.load({ZONE: loaded.zones.get(ZONE, empty)}, dict(loaded.ahead))
+        rosters = {zone: loaded.zones.get(zone, ZoneRoster(zone)) for zone in self.zones}
+        self.replica.load(rosters, dict(loaded.ahead))
         identity = Identity(GATE, self.office.gate_sign, self.office.gate_hpke, Path(), "")
         self.sync = Sync(
             gate=GATE, identity=identity, line=self.line, book=self.book, replica=self.replica,
@@ -345,14 +368,15 @@ class GateBox:
 
     def says(self, number: int, door: DoorId = DOOR) -> Reason:
         """The gate's word on a perfect, live view of this person now."""
-        return self.decides(number, door).reason
-
-    def decides(self, number: int, door: DoorId = DOOR) -> Decision:
         match = self.live.match(ZONE, face(number))
         if match is None or match.person != person(number):
             match = Match(person(number), ZONE, 1.0, 2.0)  # the rules alone, without a template
+        return self.decides(match, door).reason
+
+    def decides(self, match: Match | None, door: DoorId) -> Decision:
         now = Now(self.clock.wall(), self.clock.mono())
-        policy = Policy({DOOR: ZONE, GARAGE: ZONE}, 0.5, lease=self.live.leases(now.mono))
+        zone_of = {DOOR: ZONE, GARAGE: ZONE, BACK: MAPLE}
+        policy = Policy(zone_of, 0.5, lease=self.live.leases(now.mono))
         sighting = Sighting(door, "cam", now.mono, match, "live")
         return decide(sighting, self.live.view, policy, now=now)
 
