@@ -178,9 +178,10 @@ class History:
 
     def take(self, letter: Letter, *, retained: bool = False) -> str:
         before, last = self.gate.roster, letter.first + letter.count - 1
-        {"log": self.gate.log, "down": self.gate.down}.get(
-            letter.to, lambda raw: self.gate.beacon(raw, retained=retained)
-        )(letter.raw)
+        if letter.to == "beacon":
+            self.gate.beacon(letter.raw, retained=retained)
+        else:
+            {"log": self.gate.log, "down": self.gate.down}[letter.to](letter.raw)
         if letter.count and last <= before.applied_seq and self.gate.roster != before:
             raise self.fail("what was applied before has changed something")
         places = range(letter.first, last + 1)
