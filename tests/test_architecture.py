@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = ("drivers", "edge", "enroll", "hil")  # each may import those before it
 LINES_MAX = 400
 PURE = ["terms", "policy", "roster", "door", "gallery", "tracks", "seal", "envelope", "wire"]
-PURE += ["oplog"]
+PURE += ["ahead", "oplog"]
 MAY_LEAN_ON = {*PURE, "trust"}  # trust has no I/O of its own: it hands papers to a drawer
 
 # What a pure module may name at all: no clock, thread, socket, file, process, logger or dice.
