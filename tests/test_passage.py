@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
+from gatekit import SteeredClock
 from numpy.typing import NDArray
 
 from edge import roster as rules
@@ -39,25 +40,6 @@ def unit(index: int) -> Vector:
     vector = np.zeros(SIZE, np.float32)
     vector[index] = 1.0
     return vector
-
-
-@dataclass
-class SteeredClock:
-    now_wall: float = 1_800_000_000.0
-    now_mono: float = 1000.0
-
-    def wall(self) -> float:
-        return self.now_wall
-
-    def mono(self) -> float:
-        return self.now_mono
-
-    def raise_floor(self, at: float) -> None:
-        self.now_wall = max(self.now_wall, at)
-
-    def go(self, seconds: float) -> None:
-        self.now_wall += seconds
-        self.now_mono += seconds
 
 
 @dataclass(frozen=True)
